@@ -13,7 +13,7 @@ import torch
 from auditkit.core.prompts import Message, Prompt, Role, Suite
 from auditkit.core.recordings import Provenance, Recording, RecordingPlan
 from auditkit.models import LanguageModel
-from auditkit.recording import conversations, record_suite
+from auditkit.recording import CommitPolicy, conversations, record_suite
 from auditkit.saes import SparseAutoencoder
 from auditkit.store import open_store
 from tests.tiny import WORDS, tiny_model
@@ -22,6 +22,8 @@ from tests.tiny_sae import tiny_sae
 PROVENANCE = Provenance(auditkit="0.1.0", libraries=(), git_commit=None, git_dirty=None)
 PLAN = RecordingPlan(max_tokens=64, max_new_tokens=4, temperature=0.7, seed=3)
 SMALL_BATCH = 256
+SMALL_COMMITS = CommitPolicy(activations=3_000)
+"""Two batches or so: a kill then finds committed batches, held ones and one under way."""
 
 
 def small_suite(prompts: int = 40, seed: int = 0) -> Suite:
@@ -56,13 +58,14 @@ def run(
     model: LanguageModel | None = None,
     sae: SparseAutoencoder | None = None,
     plan: RecordingPlan = PLAN,
+    commits: CommitPolicy = SMALL_COMMITS,
 ) -> Recording:
     """Record the small suite into `path` in small batches."""
     torch.set_num_threads(1)
     conversations.BATCH_TOKENS = SMALL_BATCH
     model, sae, suite = model or tiny_model(), sae or tiny_sae(), small_suite()
     with open_store(path) as store:
-        return record_suite(model, sae, suite, store, plan, provenance=PROVENANCE)
+        return record_suite(model, sae, suite, store, plan, provenance=PROVENANCE, commits=commits)
 
 
 def content(path: Path) -> dict[str, str]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from auditkit.recording.committing import CommitPolicy
 from auditkit.recording.record import Progress, describe_recording, record_suite
 from auditkit.recording.reference_norm import measure_reference_norm
 
-__all__ = ["Progress", "describe_recording", "measure_reference_norm", "record_suite"]
+__all__ = [
+    "CommitPolicy",
+    "Progress",
+    "describe_recording",
+    "measure_reference_norm",
+    "record_suite",
+]

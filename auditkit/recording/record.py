@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import (
@@ -13,6 +14,7 @@ from auditkit.core.recordings import (
     recording_id,
 )
 from auditkit.models import LanguageModel
+from auditkit.recording.committing import CommitPolicy, Committer
 from auditkit.recording.conversations import batches_of, render_suite, with_replies
 from auditkit.recording.encoding import EncodedBatch, encode_batch
 from auditkit.recording.rows import to_rows
@@ -21,7 +23,7 @@ from auditkit.saes import SparseAutoencoder, check_fits
 from auditkit.store import Store
 
 Progress = Callable[[int, int], None]
-"""Called with the prompts recorded so far and the prompts in all."""
+"""Called with the prompts that are recorded or on their way into the store, and with all."""
 
 
 def record_suite(
@@ -33,6 +35,7 @@ def record_suite(
     *,
     provenance: Provenance,
     progress: Progress | None = None,
+    commits: CommitPolicy | None = None,
 ) -> Recording:
     """Record `suite` into `store` and return the complete recording.
 
@@ -55,13 +58,19 @@ def record_suite(
     done = store.done_prompts(recording.id)
     report = progress or _silent
     report(len(done), len(conversations))
-    with BatchWriter() as writer:
+    committer = Committer(store, commits or CommitPolicy())
+
+    def write(encoded: EncodedBatch) -> None:
+        committer.add(to_rows(encoded, recording, leave_out=done))
+        report(len(done) + committer.prompts, len(conversations))
+
+    with BatchWriter(finish=committer.flush) as writer:
         for number, batch in enumerate(batches_of(conversations)):
             if all(c.prompt.id in done for c in batch):
                 continue
             replied = with_replies(model, batch, plan, seed=plan.seed + number)
             encoded = encode_batch(model, sae, replied)
-            writer.submit(_commit(encoded, recording, store, done, len(conversations), report))
+            writer.submit(partial(write, encoded))
     store.finish_recording(recording.id)
     finished = store.find_recording(recording.id)
     assert finished is not None
@@ -86,22 +95,6 @@ def describe_recording(
         provenance=provenance,
         state=RecordingState.OPEN,
     )
-
-
-def _commit(
-    encoded: EncodedBatch,
-    recording: Recording,
-    store: Store,
-    done: set[str],
-    total: int,
-    report: Progress,
-) -> Callable[[], None]:
-    def commit() -> None:
-        store.commit_batch(to_rows(encoded, recording, leave_out=done))
-        done.update(c.prompt.id for c in encoded.conversations)
-        report(len(done), total)
-
-    return commit
 
 
 def _silent(done: int, total: int) -> None:

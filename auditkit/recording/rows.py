@@ -79,19 +79,28 @@ def mask_high_norm(tokens: TokenizedPrompt, x: Vectors, plan: RecordingPlan) -> 
 
 
 def pool(tokens: TokenizedPrompt, x: Vectors) -> Iterator[Pooled]:
-    """(prompt, role, pool, vector [d_in]) over unmasked tokens: mean, max and last.
+    """(prompt, role, pool, vector [d_in]) over unmasked tokens.
 
-    For each role and, where there are several, for `all`. A prompt without an unmasked token has
-    none. Means are summed in float64.
+    The mean for each role and for `all`; maximum and last token for `all`. Where there is one role
+    only, its name stands for `all`. A prompt without an unmasked token has none. Means are summed
+    in float64.
     """
     unmasked = np.array([mask == TokenMask.NONE for mask in tokens.masks])
-    roles = sorted({r.value for r, seen in zip(tokens.roles, unmasked, strict=True) if seen})
-    for role in ["all", *roles] if len(roles) > 1 else roles:
-        chosen = unmasked if role == "all" else unmasked & (np.array(tokens.roles) == role)
-        rows = x[chosen]
-        yield tokens.prompt_id, role, "mean", rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        yield tokens.prompt_id, role, "max", rows.max(axis=0)
-        yield tokens.prompt_id, role, "last", rows[-1]
+    if not unmasked.any():
+        return
+    named = np.array([role.value for role in tokens.roles])
+    roles = np.unique(named[unmasked]).tolist()
+    rows = x[unmasked]
+    whole = "all" if len(roles) > 1 else roles[0]
+    yield tokens.prompt_id, whole, "mean", _mean(rows)
+    yield tokens.prompt_id, whole, "max", rows.max(axis=0)
+    yield tokens.prompt_id, whole, "last", rows[-1]
+    for role in roles if len(roles) > 1 else ():
+        yield tokens.prompt_id, role, "mean", _mean(rows[named[unmasked] == role])
+
+
+def _mean(rows: Vectors) -> Vectors:
+    return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _activations(

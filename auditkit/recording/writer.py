@@ -17,11 +17,12 @@ class BatchWriter:
     """Runs jobs one after the other in a thread; use it as a context manager.
 
     The first error of a job ends the writing: later jobs are dropped, and the error is raised by
-    the next `submit` or on leaving. Leaving waits for what was submitted, whether it is left in
-    peace, by an error or by Ctrl-C: batches that were computed are kept.
+    the next `submit` or on leaving. Leaving waits for what was submitted and then runs `finish`,
+    whether it is left in peace, by an error or by Ctrl-C: batches that were computed are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, finish: Job) -> None:
+        self._finish = finish
         self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=QUEUED)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="auditkit-writer", daemon=True)
@@ -48,12 +49,15 @@ class BatchWriter:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._error is not None:
-                continue
-            try:
-                job()
-            except BaseException as error:
-                self._error = error
+            if self._error is None:
+                self._run(job)
+        self._run(self._finish)
+
+    def _run(self, job: Job) -> None:
+        try:
+            job()
+        except BaseException as error:
+            self._error = self._error or error
 
     def _raise_error(self) -> None:
         if self._error is not None:

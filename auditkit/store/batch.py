@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,17 @@ class RecordedBatch:
             raise NonFiniteActivations(
                 f"a latent of recording {self.recording} is NaN or infinite; nothing was stored"
             )
+
+    @classmethod
+    def joined(cls, parts: Sequence[RecordedBatch]) -> RecordedBatch:
+        """The rows of all parts, which belong to one recording and SAE; ValueError otherwise."""
+        if len({(part.recording, part.sae) for part in parts}) != 1:
+            raise ValueError("batches of one recording are joined, and these are of several")
+        tables = {
+            name: pa.concat_tables([getattr(part, name) for part in parts])
+            for name in ("prompts", "tokens", "activations", "coverage", "vectors")
+        }
+        return cls(recording=parts[0].recording, sae=parts[0].sae, **tables)
 
 
 def prompt_rows(prompts: Iterable[tuple[int, Prompt]]) -> pa.Table:

@@ -172,8 +172,8 @@ class Store:
     ) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
         """Prompt ids and their pooled activations f32[n, d_in], in the suite's order.
 
-        `pool` mean | max | last over the unmasked tokens of `role`. A prompt without such a token
-        is left out.
+        `pool` mean | max | last over the unmasked tokens of the prompt; for a single `role` the
+        mean alone is stored. A prompt without such a token is left out.
         """
         table = self._read(recorded.VECTORS, {"recording": recording, "pool": pool, "role": role})
         ids = tuple(table["prompt"].to_pylist())

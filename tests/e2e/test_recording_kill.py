@@ -19,6 +19,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from auditkit.recording import CommitPolicy
 from tests.conftest import ROOT
 from tests.recorded_runs import content, run, small_suite
 
@@ -44,7 +45,11 @@ def undisturbed(
     path = folder / "store.duckdb"
     started = time.monotonic()
     _finish(forked, path)
-    return content(path), time.monotonic() - started
+    duration = time.monotonic() - started
+    at_once = folder / "at_once.duckdb"
+    run(str(at_once), commits=CommitPolicy())
+    assert content(at_once) == content(path), "how batches are committed changes what is stored"
+    return content(path), duration
 
 
 def _child(forked: ForkServerContext, path: Path) -> multiprocessing.process.BaseProcess:
