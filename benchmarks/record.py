@@ -10,6 +10,8 @@ second:
 - record: `record_suite` into a new store file: rendering, the same forward, encoding, pooling,
   writing with its transactions, and the final checkpoint.
 
+`--json FILE` also writes FILE.md beside it.
+
 Reported are medians over rounds, the median of the rounds' own ratios with a bootstrap interval,
 and bytes per stored activation: of the blocks of the table `activations` and of the whole file.
 Small stores waste part of their last blocks, so size is also measured on a store of at least
@@ -236,29 +238,34 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """The result as Markdown, which also reads well in a terminal."""
     ratio, big, small = (
         result[k] for k in ("ratio", "size_of_a_big_recording", "size_of_this_recording")
     )
     low, high = ratio["interval_95"]
     return "\n".join(
         [
+            "# Recording against the bare forward pass",
+            "",
             f"{result['model']}, {result['sae']['name']} at {result['hook_point']}, "
             f"{result['tokens']:,} tokens of {result['prompts']} prompts in {result['batches']} "
-            f"batches, {result['threads']} threads, n = {result['rounds']} rounds",
+            f"batches, {result['threads']} threads, interleaved, n = {result['rounds']} rounds.",
             "",
-            "candidate             median tokens/s",
-            f"forward (bare)        {result['forward_tokens_per_second']['median']:>15,.0f}",
-            f"record                {result['record_tokens_per_second']['median']:>15,.0f}",
-            f"ratio                 {ratio['median']:>15.3f}   95% [{low:.3f}, {high:.3f}]",
+            "| candidate | median tokens/s |",
+            "| --- | --: |",
+            f"| bare truncated forward | {result['forward_tokens_per_second']['median']:,.0f} |",
+            f"| record | {result['record_tokens_per_second']['median']:,.0f} |",
+            f"| ratio (goal {ratio['target']}) | {ratio['median']:.3f}, 95% interval "
+            f"{low:.3f} to {high:.3f} |",
             "",
-            "bytes per activation        table activations   whole file   activations",
+            "| bytes per activation (goal 6) | table activations | whole file | activations |",
+            "| --- | --: | --: | --: |",
             *(
-                f"{name:<27} {size['bytes_per_activation_in_table']:>17.2f} "
-                f"{size['bytes_per_activation_in_file']:>12.2f} "
-                f"{size['stored_activations']:>13,}"
-                for name, size in (("this recording", small), ("big recording", big))
+                f"| {name} | {size['bytes_per_activation_in_table']:.2f} | "
+                f"{size['bytes_per_activation_in_file']:.2f} | {size['stored_activations']:,} |"
+                for name, size in (("this recording", small), ("filled up", big))
             ),
+            "",
         ]
     )
 
@@ -279,6 +286,7 @@ def main() -> None:
     print(render(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.json.with_suffix(".md").write_text(render(result))
 
 
 if __name__ == "__main__":
