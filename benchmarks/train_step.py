@@ -11,6 +11,8 @@ for all and is not timed). The floor is the encoder's matrix product alone, into
 allocated once. Explained variance (centred) is that of each candidate's SAE on held-out rows after
 all steps; all have the same learning rate, warm-up and decay, and each its own initialisation.
 
+With `--json FILE.json` the table goes into FILE.md beside it (or where `--markdown` says).
+
 Without `--activations` the data are sparse sums of planted directions (more of them than d_sae,
 with a power law of frequencies) on a mean as large as the deviation from it.
 """
@@ -339,8 +341,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--only", default="", help="parts of candidates' names, comma-separated")
     parser.add_argument("--activations", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path, help="the numbers; a table goes beside them")
+    parser.add_argument("--markdown", type=Path, help="the table (default: FILE.md beside --json)")
     return parser.parse_args()
 
 
@@ -366,9 +368,10 @@ def main() -> None:
     result = report(rows, plan, arguments)
     text = to_markdown(result)
     print(text)
+    beside = None if arguments.json is None else arguments.json.with_suffix(".md")
     for path, content in (
         (arguments.json, json.dumps(result, indent=2) + "\n"),
-        (arguments.markdown, text),
+        (arguments.markdown or beside, text),
     ):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ TENSOR_ROOMS = [
     "quality",
     "confirm",
     "monitor",
+    "serve.decoding",
 ]
 install_import_hook([f"auditkit.{room}" for room in TENSOR_ROOMS], "beartype.beartype")
 

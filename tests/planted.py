@@ -21,25 +21,13 @@ import torch
 from auditkit.confirm import ConfirmInputs, ConfirmSettings, LatentTable
 from auditkit.core.hook_point import HookPoint
 from auditkit.core.identity import ModelIdentity
-from auditkit.core.locks import (
-    ConfirmPlan,
-    Frame,
-    Intervention,
-    LockedLatent,
-    LockedRule,
-    LockedSignal,
-    Pool,
-    Scope,
-    Selector,
-    Severity,
-    Status,
-    Unit,
-)
+from auditkit.core.locks import ConfirmPlan, Intervention, LockedRule, Pool, Severity, Unit
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.models import LanguageModel
 from auditkit.models.identity import identify
 from auditkit.saes import ArchitectureName, SaeConfig, SparseAutoencoder
 from auditkit.suites import Lexicon
+from tests.locked import latents_of, make_rule, make_signal
 from tests.tiny import WORDS, tiny_model
 
 CAUSAL, INERT, BROAD = 0, 1, 2
@@ -182,34 +170,12 @@ def latent_table(
 
 def rule_on(*latents: int, weights: tuple[float, ...] = (), op: str = "steer") -> LockedRule:
     """A locked rule whose signal is these latents, claiming that they bring animals."""
-    parts = tuple(
-        LockedLatent(latent=latent, weight=weights[i] if weights else 1.0)
-        for i, latent in enumerate(latents)
-    )
-    signal = LockedSignal(
-        name="watched",
-        selector=Selector.INDEX,
-        pool=Pool.SUM,
-        unit=Unit.RAW,
-        latents=parts,
-    )
-    return LockedRule(
+    parts = latents_of(latents, weights)
+    return make_rule(
+        "max(watched) >= 0.1",
+        signals=(make_signal("watched", *parts, pool=Pool.SUM, unit=Unit.RAW),),
         id="planted." + "-".join(map(str, latents)),
-        rev=1,
-        digest="0" * 16,
-        title="planted",
-        description="",
         severity=Severity.INFO,
-        status=Status.TEST,
-        tags=(),
-        false_positives=("Unknown",),
-        frame=Frame.CONVERSATION,
-        scope=Scope(),
-        signals=(signal,),
-        let=(),
-        condition="max(watched) >= 0.1",
-        calibration=None,
-        scores=(),
         confirm=(plan(op),),
     )
 

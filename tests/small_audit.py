@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -80,6 +82,25 @@ def write_audit(folder: Path) -> Path:
     (folder / "asked.yaml").write_text(SUITE)
     (folder / "audit.yaml").write_text(AUDIT)
     return folder / "audit.yaml"
+
+
+def write_suite_of_words(
+    path: Path, words: Sequence[str], prompts: int, draw: Random, *, split: bool = False
+) -> None:
+    """A suite of short user messages in these words, on both splits or none."""
+    lines = [
+        "format: auditkit-suite/1",
+        f"name: {path.stem}",
+        f"title: {path.stem.title()}",
+        "source: written for a test",
+        "licence: Apache-2.0",
+        "prompts:",
+    ]
+    for i in range(prompts):
+        part = f"split: {'select' if i % 2 else 'test'}, " if split else ""
+        text = " ".join(draw.choices(words, k=5))
+        lines.append(f'  - {{id: p{i}, {part}messages: [{{role: user, content: "{text}"}}]}}')
+    path.write_text("\n".join(lines) + "\n")
 
 
 def run(

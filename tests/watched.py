@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from auditkit.core.locks import (
-    Frame,
-    Lock,
-    LockedLatent,
-    LockedRule,
-    LockedSignal,
-    Pool,
-    Scope,
-    Selector,
-    Severity,
-    Status,
-    Unit,
-)
+from auditkit.core.locks import Frame, Lock, LockedRule, Scope, Severity, Unit
 from auditkit.core.prompts import Role
 from auditkit.core.recordings import Provenance
 from auditkit.core.tokens import TokenMask
 from auditkit.models import LanguageModel
 from auditkit.saes import SparseAutoencoder
+from tests.locked import latents_of, make_rule, make_signal
 
 PROVENANCE = Provenance(auditkit="0.1.0", libraries=(), git_commit=None, git_dirty=None)
 MASKED = (
@@ -38,36 +27,14 @@ def rule(
     unresolved: str | None = None,
 ) -> LockedRule:
     """A rule whose signal `s` is the weighted sum of these latents, raw."""
-    parts = tuple(
-        LockedLatent(latent=latent, weight=weights[i] if weights else 1.0)
-        for i, latent in enumerate(latents)
-    )
-    signal = LockedSignal(
-        name="s",
-        selector=Selector.INDEX,
-        pool=Pool.WEIGHTED,
-        unit=Unit.RAW,
-        latents=parts,
-        unresolved=unresolved,
-    )
-    return LockedRule(
+    parts = latents_of(latents, weights)
+    return make_rule(
+        condition,
+        signals=(make_signal("s", *parts, unit=Unit.RAW, unresolved=unresolved),),
         id=id,
-        rev=1,
-        digest=f"digest-{id}",
-        title=id,
-        description="",
-        severity=severity,
-        status=Status.TEST,
-        tags=(),
-        false_positives=("Unknown",),
         frame=frame,
         scope=Scope(roles=roles),
-        signals=(signal,),
-        let=(),
-        condition=condition,
-        calibration=None,
-        scores=(),
-        confirm=(),
+        severity=severity,
     )
 
 

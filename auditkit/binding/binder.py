@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -93,7 +94,7 @@ def _calibrate(
 ) -> Calibration | NotCalibrated | None:
     if rule.calibrate is None:
         return None
-    if any(s.unresolved is not None for s in locked.signals):
+    if any(s.unresolved is not None and _is_read(rule, s.name) for s in locked.signals):
         return NotCalibrated(reason="a signal is unresolved", frames=0, needs_more=None)
     benign = _frames(locked, context.recording(rule.calibrate.suite), context)
     select, test = benign.part(Split.SELECT), benign.part(Split.TEST)
@@ -103,7 +104,7 @@ def _calibrate(
         [critical_threshold(locked, tokens) for tokens in frames],
         target_fpr=rule.calibrate.target_fpr,
         confidence=rule.calibrate.confidence,
-        suite=rule.calibrate.suite,
+        suite=benign.suite,
         verified=NotMeasured("the suite has no test split"),
     )
     if isinstance(certificate, NotCalibrated) or not (select.frames and test.frames):
@@ -111,6 +112,12 @@ def _calibrate(
     fresh = signal_frames(context.store, test, locked.signals)
     rate = verified_rate(replace(locked, calibration=certificate), fresh)
     return replace(certificate, verified=rate)
+
+
+def _is_read(rule: RuleDocument, name: str) -> bool:
+    """Whether the condition reads the signal; one for a causal test alone decides no frame."""
+    texts = [rule.condition, *rule.let.values()]
+    return any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts)
 
 
 def _scores(

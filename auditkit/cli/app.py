@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from auditkit.cli import audit, monitor, record, rules, sae, suites
+from auditkit.cli import audit, monitor, record, rules, sae, serve, suites
 from auditkit.core.errors import AuditkitError
 
 EPILOG = (
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("audit")(audit.audit)
 app.command("record")(record.record)
 app.command("monitor")(monitor.monitor)
+app.command("serve")(serve.serve)
 app.add_typer(rules.app, name="rules")
 app.add_typer(sae.app, name="sae")
 app.add_typer(suites.app, name="suites")

@@ -1,4 +1,4 @@
-"""`auditkit sae`: train, score and inspect sparse autoencoders."""
+"""`auditkit sae`: train, compare, score and inspect sparse autoencoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from auditkit.cli.options import Json, Quiet
 
-app = typer.Typer(help="Sparse autoencoders: train, score, inspect.", no_args_is_help=True)
+app = typer.Typer(help="Sparse autoencoders: train, compare, score, inspect.", no_args_is_help=True)
 
 
 @app.command()
@@ -33,6 +33,31 @@ def train(
 
 
 @app.command()
+def compare(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A train.yaml with a `comparisons` block.", metavar="TRAIN.yaml"),
+    ],
+    quiet: Quiet = False,
+) -> None:
+    """Train what an SAE is held against: a second seed, a frozen decoder, a random model.
+
+    TRAIN.yaml's `comparisons` says which of them, in how many steps, and into which folder;
+    `auditkit sae score` then measures with them. What is there already is left as it is; killed or
+    stopped with Ctrl-C, it goes on where it was when started again.
+
+    Examples:
+
+      auditkit sae compare examples/smollm2/train.yaml
+    """
+    from auditkit.cli.console import Bars
+    from auditkit.pipeline.comparisons import compare_from
+
+    with Bars(quiet=quiet) as bars:
+        print(compare_from(file, progress=bars))
+
+
+@app.command()
 def score(
     file: Annotated[
         Path, typer.Argument(help="The train.yaml it came from.", metavar="TRAIN.yaml")
@@ -43,6 +68,9 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Measure an SAE on held-out text, floors beside it, and write its card.
+
+    Seed stability and the trained floors need the SAEs that `auditkit sae compare` trains; without
+    them the card says that they were not measured, and why.
 
     Examples:
 

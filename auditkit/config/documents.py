@@ -45,7 +45,7 @@ class ConfirmDocument(Document):
     openings: str = "builtin/neutral-openings"
     damage: str = "builtin/damage-text"
     prompts: Annotated[int, Field(ge=8, le=1024)] = 64
-    control_prompts: Annotated[int, Field(ge=8, le=1024)] = 24
+    control_prompts: Annotated[int, Field(ge=8, le=1024)] = 16
     ablation_prompts: Annotated[int, Field(ge=8, le=1024)] = 12
     latent_controls: Annotated[int, Field(ge=19, le=2000)] = 99
     direction_controls: Annotated[int, Field(ge=19, le=2000)] = 100
@@ -96,7 +96,8 @@ class HarvestDocument(Document):
 
 
 class TrainerDocument(Document):
-    """The TopK trainer's settings."""
+    """The TopK trainer's settings; `frozen_decoder` leaves the decoder as it was drawn, `held_out`
+    rows of the activations are kept to follow the training on."""
 
     architecture: Literal["topk"] = "topk"
     d_sae: Annotated[int, Field(ge=8)]
@@ -109,15 +110,42 @@ class TrainerDocument(Document):
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
     dead_after_tokens: Annotated[int, Field(ge=1)] = 200_000
+    held_out: Annotated[int, Field(ge=1)] = 16_384
+    frozen_decoder: bool = False
+
+
+class RandomModelDocument(Document):
+    """The model with all weights drawn anew from `weights_seed`, and how much of its activations
+    to harvest (by default as much text as for the model itself)."""
+
+    weights_seed: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Annotated[int, Field(ge=1000)] | None = None
+
+
+class ComparisonsDocument(Document):
+    """SAEs trained only to hold the document's own against: its seed stability and two floors.
+
+    Each has the trainer's settings and `steps` steps (by default the trainer's). Where that is
+    another number, a reference with the document's own seed is trained in as many, so that
+    everything compared had the same budget.
+    """
+
+    folder: str
+    steps: Annotated[int, Field(ge=1)] | None = None
+    second_seed: Annotated[int, Field(ge=0)] | None = None
+    frozen_decoder: bool = False
+    random_model: RandomModelDocument | None = None
 
 
 class TrainDocument(Document):
-    """`train.yaml`: which activations to harvest and which SAE to train on them."""
+    """`train.yaml`: which activations to harvest, which SAE to train on them, and what to hold it
+    against."""
 
     format: Literal["auditkit-train/1"]
     name: Name
     model: ModelDocument
     harvest: HarvestDocument
     trainer: TrainerDocument
+    comparisons: ComparisonsDocument | None = None
     output: str
     seed: Annotated[int, Field(ge=0)] = 0

@@ -17,6 +17,8 @@ from auditkit.core.tokens import TokenizedPrompt, TokenMask
 from auditkit.models import LanguageModel
 from auditkit.saes import SparseAutoencoder
 
+SEARCHED_AT_ONCE = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDeltas:
@@ -78,21 +80,33 @@ def firing_prefixes(
     editable ones are not looked at, so that a trial stays short.
     """
     weights = torch.tensor(target.shares / target.scales, dtype=torch.float32)
+    latents = torch.tensor(list(target.latents), dtype=torch.long)
     found: list[TokenizedPrompt] = []
-    for prompt in prompts:
-        if len(found) == n:
+    for start in range(0, len(prompts), SEARCHED_AT_ONCE):
+        if len(found) >= n:
             break
+        some = _scoped_starts(model, prompts[start : start + SEARCHED_AT_ONCE], roles, max_tokens)
+        if not some:
+            continue
+        x = model.capture(model.pad([tokens for tokens, _ in some]), [hook_point])[hook_point]
+        for row, (tokens, places) in enumerate(some):
+            drive = sae.watched(x[row, places], latents) @ weights
+            if float(drive.max()) > 0:
+                found.append(cut(tokens, places[int(drive.argmax())] + 1))
+    return found[:n]
+
+
+def _scoped_starts(
+    model: LanguageModel, prompts: Sequence[Prompt], roles: tuple[Role, ...], max_tokens: int
+) -> list[tuple[TokenizedPrompt, list[int]]]:
+    """Of each prompt, the tokens up to the last one looked at, and the places to look at."""
+    starts: list[tuple[TokenizedPrompt, list[int]]] = []
+    for prompt in prompts:
         tokens = model.render(scoped_text(prompt, roles))
         places = [i for i, ok in enumerate(in_scope(tokens, roles)) if ok][:max_tokens]
-        if not places:
-            continue
-        tokens = cut(tokens, places[-1] + 1)
-        x = model.capture(model.pad([tokens]), [hook_point])[hook_point][0, places]
-        latents = torch.tensor(list(target.latents), dtype=torch.long)
-        drive = sae.watched(x, latents) @ weights
-        if float(drive.max()) > 0:
-            found.append(cut(tokens, places[int(drive.argmax())] + 1))
-    return found
+        if places:
+            starts.append((cut(tokens, places[-1] + 1), places))
+    return starts
 
 
 def scoped_text(prompt: Prompt, roles: tuple[Role, ...]) -> Prompt:

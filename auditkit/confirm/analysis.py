@@ -88,13 +88,21 @@ class Comparison:
 
 
 def compare(
-    table: TrialTable, *, op: str, dose: float, sign: int, seed: int, metric: str = LOG_ODDS
+    table: TrialTable,
+    *,
+    op: str,
+    dose: float,
+    sign: int,
+    seed: int,
+    hits: int,
+    metric: str = LOG_ODDS,
 ) -> Comparison | None:
     """Test the target's effect against its controls in direction `sign`; None where not run.
 
     The rank is that of the target's z-score, the smallest over the kinds of controls, among the
     z-scores of all controls within their own kind: kinds differ in spread, and pooling them raw
-    would let weak directions stand in for matched latents.
+    would let weak directions stand in for matched latents. Where `hits` controls of a kind did
+    as much as the target, the drawing stopped there, and the rank's p-value is the sequential one.
     """
     prompts = table.common_prompts(op, dose, metric)
     if not prompts:
@@ -105,9 +113,9 @@ def compare(
     together = np.concatenate(list(strata.values()))
     differences = sign * (own - together.mean(axis=0))
     p_sign = sign_flip_p_value(differences, seed=seed)
-    p_rank = pooled_rank_p(
-        sign * float(own.mean()), [sign * rows.mean(axis=1) for rows in strata.values()]
-    )
+    effect, kinds = sign * float(own.mean()), [sign * r.mean(axis=1) for r in strata.values()]
+    stopped = [p for means in kinds if (p := sequential_rank_p(effect, means, hits)) is not None]
+    p_rank = max(stopped) if stopped else pooled_rank_p(effect, kinds)
     raw = sign * np.array(list(everywhere.values()))
     means = together.mean(axis=1)
     test = EffectTest(
@@ -127,6 +135,17 @@ def compare(
     )
     p_any = sign_flip_p_value(raw, alternative="two-sided", seed=seed)
     return Comparison(test=test, effects=raw, p_any=p_any)
+
+
+def sequential_rank_p(own: float, drawn: NDArray[np.float64], hits: int) -> float | None:
+    """hits/l where the l-th control in the order of drawing is the `hits`-th that did as much.
+
+    Besag & Clifford (1991), "Sequential Monte Carlo p-values": valid whenever the drawing ends by
+    this rule. What was drawn beyond l, for the sake of a full batch, does not count. None where
+    fewer than `hits` did as much: then all were drawn, and the plain rank holds.
+    """
+    places = np.flatnonzero(drawn >= own)
+    return None if len(places) < hits else hits / (int(places[hits - 1]) + 1)
 
 
 def pooled_rank_p(own: float, strata: list[NDArray[np.float64]]) -> float:

@@ -94,10 +94,11 @@ def measure_damage(
         push = group.edited[:, :, None].float() * norm
         following = group.batch.ids.roll(-1, dims=1)[:, :, None]
         counts = part.counted.sum(dim=1).clamp(min=1)
+        probabilities = part.log_probs.exp()
         for row, unit in enumerate(units):
             logits = model.resume(group.batch, benign.prepared.hook_point, group.x + push * unit)
             after = torch.log_softmax(logits, dim=2)
-            kl = (part.log_probs.exp() * (part.log_probs - after)).sum(dim=2)
+            kl = (probabilities * (part.log_probs - after)).sum(dim=2)
             ce = (part.log_probs - after).gather(2, following)[:, :, 0]
             for column, value in enumerate((kl, ce)):
                 mean = (value * part.counted).sum(dim=1) / counts

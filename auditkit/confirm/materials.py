@@ -12,9 +12,14 @@ from auditkit.confirm.ablation import cut
 from auditkit.confirm.damage import BenignText, prepare_benign, untouched_log_probs
 from auditkit.confirm.outcomes import MIN_WORDS, LexiconTokens, resolve_lexicon
 from auditkit.confirm.pool import ControlPool
-from auditkit.confirm.prepared import PreparedPrompts, prepare_prompts
+from auditkit.confirm.prepared import (
+    PreparedPrompts,
+    dose_zero_change,
+    prepare_prompts,
+    without_prefixes,
+)
 from auditkit.confirm.run import ConfirmRun
-from auditkit.confirm.settings import ConfirmInputs, ConfirmSettings
+from auditkit.confirm.settings import GATE, ConfirmInputs, ConfirmSettings
 from auditkit.core.errors import InvalidInput
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.tokens import TokenizedPrompt
@@ -70,7 +75,10 @@ def neutral_prompts(
 
     def make() -> PreparedPrompts:
         rendered = [model.render(as_text(p)) for p in chosen]
-        return prepare_prompts(model, sae.hook_point, rendered, lexica)
+        prepared = prepare_prompts(model, sae.hook_point, rendered, lexica)
+        change, _ = dose_zero_change(model, prepared, torch.zeros(sae.config.d_in))
+        # Another order of sums than in the whole pass: where that shows, every trial runs whole.
+        return prepared if change <= GATE else without_prefixes(prepared)
 
     return pool.once("neutral", [chosen, names, model.identity.digest], make)
 

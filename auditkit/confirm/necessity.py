@@ -11,7 +11,7 @@ from torch import Tensor
 from auditkit.confirm.ablation import firing_prefixes, in_scope, set_latents
 from auditkit.confirm.controls import Controls, run_controls
 from auditkit.confirm.ledger import TrialSet
-from auditkit.confirm.prepared import own_push, prepare_prompts, token_push
+from auditkit.confirm.prepared import own_push, prepare_prompts, token_push, touched_alone
 from auditkit.confirm.run import ConfirmRun, mean_sizes
 from auditkit.core.confirmations import Arm
 
@@ -45,7 +45,11 @@ def run_ablation(run: ConfirmRun, controls: Controls) -> int:
         run.lexica,
         editable=lambda p: in_scope(p, run.rule.scope.roles),
     )
-    change = set_latents(run.sae, prepared, run.target, torch.zeros(len(run.target.latents)))
+    zeros = torch.zeros(len(run.target.latents))
+    change = set_latents(run.sae, prepared, run.target, zeros)
+    if any(group.prefix for group in run.neutral.groups):
+        prepared = touched_alone(run.model, prepared, change.sizes)
+        change = set_latents(run.sae, prepared, run.target, zeros)
     relative = mean_sizes(prepared, change.sizes)
 
     def wanted(arm: Arm) -> TrialSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from auditkit.confirm.outcomes import LexiconTokens, log_odds
 from auditkit.core.fingerprint import fingerprint
 from auditkit.core.hook_point import HookPoint
 from auditkit.core.tokens import TokenizedPrompt, TokenMask
-from auditkit.models import LanguageModel, TokenBatch
+from auditkit.models import LanguageModel, Prefix, TokenBatch
 
 HIGH_NORM = 10.0
 CAPTURE_TOKENS = 2048
+GATE_PROMPTS = 8
+GATE_ROWS = 16
 
 Editable = Callable[[TokenizedPrompt], Sequence[bool]]
 DeltaOf = Callable[[int, Int[Tensor, " row"], Int[Tensor, " row"]], Float[Tensor, "row pos d_in"]]
@@ -31,13 +33,23 @@ class Group:
     """Prompts of one length with their activations `x` at the hook point.
 
     `edited` marks the tokens that interventions touch; `places` are the prompts' places in the
-    whole set.
+    whole set; `prefix` holds the columns that no trial touches, where there are any.
     """
 
     batch: TokenBatch
     x: Float[Tensor, "prompt pos d_in"]
     edited: Bool[Tensor, "prompt pos"]
     places: tuple[int, ...]
+    prefix: Prefix | None = None
+
+    def row(self, row: int) -> Group:
+        """One prompt of the group, without a prefix."""
+        return Group(
+            batch=self.batch.select([row]),
+            x=self.x[[row]],
+            edited=self.edited[[row]],
+            places=(self.places[row],),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +95,13 @@ def prepare_prompts(
         step = max(1, CAPTURE_TOKENS // length)
         for start in range(0, len(places), step):
             groups.append(_capture(model, hook_point, kept, places[start : start + step], editable))
-    groups = _without_sinks(groups)
+    groups = [
+        with_prefix(model, hook_point, g, first_column(g.edited)) for g in _without_sinks(groups)
+    ]
     base = np.zeros((len(kept), len(lexica)))
     norms = np.zeros(len(kept))
     for group in groups:
-        logits = model.resume(group.batch, hook_point, group.x, positions=last_columns(group, None))
+        logits = trial_logits(model, hook_point, group, torch.arange(len(group.places)), group.x)
         base[list(group.places)] = log_odds(logits, lexica)
         size = group.x.norm(dim=2).double()
         touched = group.edited.sum(dim=1).clamp(min=1)
@@ -103,10 +117,83 @@ def prepare_prompts(
     )
 
 
-def last_columns(group: Group, rows: Int[Tensor, " row"] | None) -> Int[Tensor, " row"]:
-    """The last column for each row: prompts of a group are of one length."""
-    n = len(group.places) if rows is None else rows.numel()
-    return torch.full((n,), group.x.shape[1] - 1, dtype=torch.long)
+def first_column(touched: Bool[Tensor, "prompt pos"]) -> int:
+    """The first column that is touched in any prompt; the last one where none is."""
+    columns = touched.any(dim=0).nonzero()
+    return int(columns[0]) if len(columns) else touched.shape[1] - 1
+
+
+def with_prefix(model: LanguageModel, hook_point: HookPoint, group: Group, start: int) -> Group:
+    """The group with everything before column `start` run once for all trials.
+
+    Two columns stay at least: for a single one torch takes another way through attention, and the
+    logits differ in their last bits.
+    """
+    columns = min(start, group.x.shape[1] - 2)
+    if columns < 1:
+        return replace(group, prefix=None)
+    prefix = model.share_prefix(group.batch, hook_point, group.x, columns=columns)
+    return replace(group, prefix=prefix)
+
+
+def trial_logits(
+    model: LanguageModel,
+    hook_point: HookPoint,
+    group: Group,
+    rows: Int[Tensor, " row"],
+    x: Float[Tensor, "row pos d_in"],
+) -> Float[Tensor, "row vocab"]:
+    """Logits after the last token of the group's prompts `rows`, from activations x.
+
+    The columns of the group's prefix are taken to be untouched, whatever x says there.
+    """
+    if group.prefix is not None:
+        return model.resume_after(group.prefix, rows, x[:, group.prefix.columns :])
+    last = torch.full((len(rows),), x.shape[1] - 1, dtype=torch.long)
+    return model.resume(group.batch.select(rows.tolist()), hook_point, x, positions=last)
+
+
+def dose_zero_change(
+    model: LanguageModel, prepared: PreparedPrompts, unit: Float[Tensor, " d_in"]
+) -> tuple[float, int]:
+    """Largest difference between a logit of the whole untouched pass and one of a trial of dose 0.
+
+    Prompts are repeated up to GATE_ROWS rows, for trials run in large batches, and torch sums in
+    another order in small ones. Also the number of prompts looked at.
+    """
+    worst, n = 0.0, 0
+    for group in prepared.groups:
+        rows = torch.arange(max(len(group.places), GATE_ROWS)) % len(group.places)
+        batch = group.batch.select(rows.tolist())
+        whole = model.logits(batch, positions=batch.last_positions)
+        trial = trial_logits(model, prepared.hook_point, group, rows, group.x[rows] + 0.0 * unit)
+        worst = max(worst, float((whole - trial).abs().max()))
+        n += len(group.places)
+        if n >= GATE_PROMPTS:
+            break
+    return worst, n
+
+
+def without_prefixes(prepared: PreparedPrompts) -> PreparedPrompts:
+    """The same prompts, every trial to be run from its first column."""
+    return replace(prepared, groups=tuple(replace(g, prefix=None) for g in prepared.groups))
+
+
+def touched_alone(
+    model: LanguageModel,
+    prepared: PreparedPrompts,
+    sizes: Sequence[Float[Tensor, "_prompt _pos"]],
+) -> PreparedPrompts:
+    """Every prompt a group of its own, run once up to where an intervention first changes it.
+
+    `sizes` are ‖Δx‖ of the intervention, group by group.
+    """
+    groups = [
+        with_prefix(model, prepared.hook_point, group.row(row), first_column(size[[row]] > 0))
+        for group, size in zip(prepared.groups, sizes, strict=True)
+        for row in range(len(group.places))
+    ]
+    return replace(prepared, groups=tuple(groups))
 
 
 def measure_effects(
@@ -120,8 +207,9 @@ def measure_effects(
 ) -> NDArray[np.float64]:
     """Change of every outcome under every direction, [direction, prompt, lexicon].
 
-    Only the layers above the hook point run, the output head only at the last token; rows of many
-    directions share a batch. `prompts` limits the run to the first so many prompts.
+    Only the layers above the hook point run, only from the first edited column on, the output head
+    only at the last token; rows of many directions share a batch. `prompts` limits the run to the
+    first so many prompts.
     """
     n_prompts = len(prepared.ids) if prompts is None else min(prompts, len(prepared.ids))
     effects = np.zeros((n_directions, n_prompts, len(prepared.lexica)))
@@ -130,18 +218,18 @@ def measure_effects(
         if not inside:
             continue
         pairs = torch.cartesian_prod(torch.arange(n_directions), torch.tensor(inside))
-        for chunk in pairs.split(max(1, batch_tokens // group.x.shape[1])):
+        for chunk in pairs.split(max(1, batch_tokens // _columns(group))):
             which, rows = chunk[:, 0], chunk[:, 1]
-            logits = model.resume(
-                group.batch.select(rows.tolist()),
-                prepared.hook_point,
-                group.x[rows] + delta_of(g, which, rows),
-                positions=last_columns(group, rows),
-            )
+            x = group.x[rows] + delta_of(g, which, rows)
+            logits = trial_logits(model, prepared.hook_point, group, rows, x)
             places = np.asarray(group.places)[rows.numpy()]
             outcome = log_odds(logits, prepared.lexica) - prepared.base[places]
             effects[which.numpy(), places] = outcome
     return effects
+
+
+def _columns(group: Group) -> int:
+    return group.x.shape[1] - (group.prefix.columns if group.prefix else 0)
 
 
 def constant_push(

@@ -18,9 +18,9 @@ from auditkit.confirm.materials import (
 )
 from auditkit.confirm.necessity import run_ablation
 from auditkit.confirm.pool import ControlPool
-from auditkit.confirm.prepared import last_columns
+from auditkit.confirm.prepared import dose_zero_change
 from auditkit.confirm.run import ConfirmRun, Dose
-from auditkit.confirm.settings import ConfirmInputs, ConfirmSettings, Progress
+from auditkit.confirm.settings import GATE, ConfirmInputs, ConfirmSettings, Progress
 from auditkit.confirm.sufficiency import (
     choose_dose,
     difference_of_means,
@@ -29,18 +29,17 @@ from auditkit.confirm.sufficiency import (
     run_steering_controls,
 )
 from auditkit.confirm.summary import RunFacts, invalid_result, summarise
-from auditkit.confirm.verdicts import GATE, RawConfirmation
+from auditkit.confirm.verdicts import RawConfirmation
 from auditkit.confirm.writing import run_replies
 from auditkit.core.confirmations import Trial
 from auditkit.core.errors import InvalidInput
 from auditkit.core.fingerprint import fingerprint
-from auditkit.core.locks import ConfirmPlan, LockedRule
+from auditkit.core.locks import ConfirmPlan, LockedRule, LockedSignal
 from auditkit.core.measured import Measured, NotMeasured
 from auditkit.models import LanguageModel
 from auditkit.saes import SparseAutoencoder
 
 CEILING = 0.99
-GATE_PROMPTS = 8
 
 
 def confirm_rule(
@@ -66,6 +65,7 @@ def confirm_rule(
     pool = pool or ControlPool()
     facts = _facts(model, sae, rule, plan, inputs, settings)
     lexica, column, dropped = resolve_lexica(model, inputs, pool)
+    dropped = (what_is_tested(rule, plan), *dropped)
     facts = replace(facts, notes=dropped)
     if not lexica[column].usable:
         return invalid_result(facts, too_few_words(lexica[column]))
@@ -122,21 +122,28 @@ def confirmation_id(
     )
 
 
+def what_is_tested(rule: LockedRule, plan: ConfirmPlan) -> str:
+    """Which signal the test acts on and how many latents it has, beside the rule's others."""
+    tested = rule.signal(plan.intervene.signal)
+    numbers = ", ".join(str(part.latent) for part in tested.latents[:8])
+    more = "" if len(tested.latents) <= 8 else ", …"
+    areas = [s.auroc.value for s in tested.scores if isinstance(s.auroc, Measured)]
+    score = f", held-out AUROC {areas[0]:.2f}" if areas else ""
+    said = f"tested: signal {tested.name}, {_latents(tested)} ({numbers}{more}){score}"
+    others = [f"{s.name}, {_latents(s)}" for s in rule.signals if s.name != tested.name]
+    return said + (f"; not tested: signal {'; signal '.join(others)}" if others else "")
+
+
+def _latents(signal: LockedSignal) -> str:
+    return "1 latent" if len(signal.latents) == 1 else f"{len(signal.latents)} latents"
+
+
 def identity_gate(run: ConfirmRun) -> Measured:
     """Largest change of a logit by a push of dose 0 on the way that trials take.
 
     The untouched forward pass through all layers against the pass that starts at the hook point.
     """
-    worst, n = 0.0, 0
-    for group in run.neutral.groups:
-        columns = last_columns(group, None)
-        whole = run.model.logits(group.batch, positions=columns)
-        x = group.x + 0.0 * run.target.unit
-        trial = run.model.resume(group.batch, run.hook_point, x, positions=columns)
-        worst = max(worst, float((whole - trial).abs().max()))
-        n += len(group.places)
-        if n >= GATE_PROMPTS:
-            break
+    worst, n = dose_zero_change(run.model, run.neutral, run.target.unit)
     return Measured(value=worst, n=n)
 
 
@@ -204,6 +211,7 @@ def _facts(
         sign=1,
         main_dose=0.0,
         seed=settings.seed,
+        futility_hits=settings.futility_hits,
         prompts=0,
         identity_gate=NotMeasured("not run"),
         invalid=None,

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from auditkit.core.prompts import Prompt
 from auditkit.suites import Lexicon
 
+GATE = 1e-5
+"""The most that a push of dose 0 may move a logit."""
+
 Progress = Callable[[str], None]
 """Told in a few words of each step as it begins."""
 
@@ -21,12 +24,12 @@ class ConfirmSettings:
 
     Controls run on the first `control_prompts` of the neutral prompts. `ladder` is the ratio
     between neighbouring norms that doses are snapped to, so that targets can share controls. A
-    test stops drawing controls once `futility_hits` of them beat the target: its p can no longer
-    become small. `batch_tokens` bounds the tokens of one forward pass.
+    test stops drawing controls once `futility_hits` of one kind beat the target: its p can no
+    longer become small. `batch_tokens` bounds the tokens of one forward pass.
     """
 
     prompts: int = 64
-    control_prompts: int = 24
+    control_prompts: int = 16
     ablation_prompts: int = 12
     ablation_tokens: int = 16
     latent_controls: int = 99
@@ -41,7 +44,7 @@ class ConfirmSettings:
     reply_tokens: int = 24
     reply_controls: int = 4
     doses: tuple[float, ...] = (0.5, 1.0, 2.0)
-    ladder: float = 1.25
+    ladder: float = 2.0
     futility_hits: int = 10
     batch_tokens: int = 2048
     seed: int = 0

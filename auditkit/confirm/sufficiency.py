@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ from auditkit.confirm.run import ConfirmRun, Dose
 from auditkit.core.confirmations import Arm
 from auditkit.core.prompts import Prompt
 
-POSITIVE_TOKENS = 64
+POSITIVE_TOKENS = 32
+DAMAGE_CHUNK = 4
 
 
 def choose_dose(
@@ -36,11 +38,28 @@ def choose_dose(
     units = controls.by_arm[Arm.LATENT][: run.settings.damage_controls]
     for dose in reversed(doses):
         run.progress(f"{run.rule.id}: damage at dose {dose.value:.2f}")
-        own = _damage(run, benign, Arm.TARGET, run.target.unit[None], dose)
-        others = _damage(run, benign, Arm.LATENT, units, dose)
-        if len(others) == 0 or own.mean() <= damage_budget(others.mean(axis=1)):
+        if len(units) == 0 or _within_budget(run, benign, units, dose):
             return dose
     return doses[-1]
+
+
+def _within_budget(
+    run: ConfirmRun, benign: BenignText, units: Float[Tensor, "n d_in"], dose: Dose
+) -> bool:
+    """Whether the damage is within the controls' 95%; ends once enough have done as much.
+
+    Of n controls the budget is one of the largest; with as many as lie at or above it found, no
+    further control can change the answer.
+    """
+    own = float(_damage(run, benign, Arm.TARGET, run.target.unit[None], dose, [0]).mean())
+    deciding = len(units) - math.ceil(0.95 * (len(units) - 1))
+    found: list[float] = []
+    for start in range(0, len(units), DAMAGE_CHUNK):
+        numbers = list(range(start, min(start + DAMAGE_CHUNK, len(units))))
+        found += _damage(run, benign, Arm.LATENT, units, dose, numbers).mean(axis=1).tolist()
+        if sum(value >= own for value in found) >= deciding:
+            return True
+    return own <= damage_budget(np.array(found))
 
 
 def damage_budget(controls: NDArray[np.float64]) -> float:
@@ -102,8 +121,15 @@ def run_steering_controls(
 def difference_of_means(run: ConfirmRun) -> Float[Tensor, " d_in"] | None:
     """Unit difference of mean activations, positive less negative examples; None without both.
 
-    Taken over content tokens of the examples as plain text, each example counting once.
+    Taken over content tokens of the examples as plain text, each example counting once; made once
+    for all tests of a run that share the examples.
     """
+    examples = [run.inputs.positive, run.inputs.negative, run.settings.prompts]
+    key = [examples, run.rule.scope.roles, str(run.hook_point), run.model.identity.digest]
+    return run.pool.once("difference", key, lambda: _difference(run))
+
+
+def _difference(run: ConfirmRun) -> Float[Tensor, " d_in"] | None:
     means = [
         _mean_activation(run, prompts) for prompts in (run.inputs.positive, run.inputs.negative)
     ]
@@ -127,7 +153,12 @@ def _mean_activation(run: ConfirmRun, prompts: Sequence[Prompt]) -> Float[Tensor
 
 
 def _damage(
-    run: ConfirmRun, benign: BenignText, arm: Arm, units: Float[Tensor, "n d_in"], dose: Dose
+    run: ConfirmRun,
+    benign: BenignText,
+    arm: Arm,
+    units: Float[Tensor, "n d_in"],
+    dose: Dose,
+    numbers: list[int],
 ) -> NDArray[np.float64]:
     wanted = TrialSet(
         arm=arm,
@@ -137,7 +168,6 @@ def _damage(
         metrics=METRICS,
         relative_norms=tuple(float(dose.norm / benign.prepared.x_norms[p]) for p in benign.places),
     )
-    numbers = list(range(len(units)))
     run.ledger.run(
         wanted,
         numbers,

@@ -42,6 +42,7 @@ class RunFacts:
     sign: int
     main_dose: float
     seed: int
+    futility_hits: int
     prompts: int
     identity_gate: Measure
     invalid: str | None
@@ -59,10 +60,11 @@ def summarise(
 ) -> RawConfirmation:
     """Every number of a confirmation from its trials: run again on stored trials, the same."""
     table = TrialTable.of(trials)
-    op, dose, seed = facts.op, facts.main_dose, facts.seed
-    steering = compare(table, op=op, dose=dose, sign=facts.sign, seed=seed)
-    ablation = compare(table, op=ABLATE, dose=0.0, sign=-facts.sign, seed=seed)
-    reply = compare(table, op=op, dose=dose, sign=facts.sign, seed=seed, metric=LEXEME_RATE)
+    op, dose, seed, hits = facts.op, facts.main_dose, facts.seed, facts.futility_hits
+    sign = facts.sign
+    steering = compare(table, op=op, dose=dose, sign=sign, seed=seed, hits=hits)
+    ablation = compare(table, op=ABLATE, dose=0.0, sign=-sign, seed=seed, hits=hits)
+    reply = compare(table, op=op, dose=dose, sign=sign, seed=seed, hits=hits, metric=LEXEME_RATE)
     trend, spearman = dose_trend(table, op=op, up_to=dose, sign=facts.sign, seed=seed)
     kl, ce, budget = damage(table, op=op, dose=dose, seed=seed)
     equivalence, bound = _equivalence(table, steering, facts)

@@ -15,7 +15,6 @@ from auditkit.core.confirmations import (
 from auditkit.core.measured import Measure, Measured
 from auditkit.core.statistics import benjamini_hochberg, controls_needed
 
-GATE = 1e-5
 TREND_P = 0.01
 MIN_SPECIFICITY = 2.0
 EQUIVALENCE_SHARE = 0.2

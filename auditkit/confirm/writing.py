@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from auditkit.confirm.controls import Controls
 from auditkit.confirm.ledger import TrialSet
@@ -29,11 +31,15 @@ def run_replies(run: ConfirmRun, controls: Controls, dose: Dose) -> tuple[ReplyE
     run.progress(f"{run.rule.id}: replies")
     prompts = _openings(run)
     units = controls.by_arm[Arm.LATENT][: run.settings.reply_controls]
-    pushes = torch.cat([torch.zeros(1, units.shape[1]), run.target.unit[None], units])
-    pushes[1:] *= dose.norm
-    written = write_replies(
-        run.model, run.hook_point, prompts, pushes, tokens=run.settings.reply_tokens
-    )
+    pushes = torch.cat([run.target.unit[None], units]) * dose.norm
+
+    def write(pushes: Float[Tensor, "push d_in"]) -> Replies:
+        tokens = run.settings.reply_tokens
+        return write_replies(run.model, run.hook_point, prompts, pushes, tokens=tokens)
+
+    key = [run.neutral.digest, len(prompts), run.settings.reply_tokens, run.model.identity.digest]
+    base: Replies = run.pool.once("replies", key, lambda: write(torch.zeros_like(pushes[:1])))
+    written = Replies(texts=base.texts + write(pushes).texts)
     rates = _rates(run, written)
     wanted = [_trials(run, arm, dose, len(prompts)) for arm in (Arm.TARGET, Arm.LATENT)]
     run.ledger.run(wanted[0], [0], lambda missing: (rates[1:2] - rates[0])[missing][:, :, None])

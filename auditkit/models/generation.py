@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from auditkit.models.batches import TokenBatch
+from auditkit.models.tapping import Generation
 
 Stopping = Callable[[], Collection[int]]
 """Asked after every step: the rows of the batch that shall end now."""
@@ -25,11 +26,12 @@ def decode(
     temperature: float = 0.0,
     seed: int = 0,
     stopping: Sequence[Stopping] = (),
+    observed: Generation | None = None,
 ) -> list[list[int]]:
     """New token ids for each row of a left-padded batch, without the end token.
 
-    Temperature 0 takes the likeliest token. After every step the functions of `stopping` are
-    asked which rows shall end; their replies keep the tokens chosen so far.
+    Temperature 0 takes the likeliest token. After every step the functions of `stopping` and the
+    observers are asked which rows shall end; their replies keep the tokens chosen so far.
     """
     generator = torch.Generator(device=batch.ids.device).manual_seed(seed)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=batch.ids.device)
@@ -52,7 +54,14 @@ def decode(
         token = torch.where(ended, pad_id, token)
         columns.append(token)
         ended = ended | torch.isin(token, ends)
-        for row in {row for stop in stopping for row in stop()}:
+        stopped = {row for stop in stopping for row in stop()}
+        if observed is not None:
+            done = ended | (len(columns) == max_new_tokens)
+            for row in stopped:
+                done[row] = True
+            told = observed.accepted(torch.cat([batch.ids, torch.stack(columns, dim=1)], 1), done)
+            stopped |= set((told & ~ended).nonzero()[:, 0].tolist())
+        for row in stopped:
             lengths[row] = min(lengths[row], len(columns))
             ended[row] = True
         if bool(ended.all()):
@@ -60,6 +69,24 @@ def decode(
         ids = token[:, None]
         attention = torch.cat([attention, attention.new_ones(len(batch), 1)], dim=1)
     return _trimmed(columns, end_ids, lengths)
+
+
+def as_told(
+    observed: Generation, batch: TokenBatch, replies: Sequence[list[int]]
+) -> list[list[int]]:
+    """The replies after their observers have seen them, and perhaps replaced some."""
+    call = observed.call
+    end = min(call.end_ids, default=call.pad_id)
+    width = max((len(reply) for reply in replies), default=0) + 1
+    tails = torch.full((len(batch), width), end, dtype=torch.long, device=batch.ids.device)
+    for row, reply in enumerate(replies):
+        tails[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
+    whole = torch.cat([batch.ids, tails], dim=1)
+    told = observed.finished(whole)
+    if told is whole:
+        return list(replies)
+    columns = list(told[:, batch.ids.shape[1] :].unbind(dim=1))
+    return _trimmed(columns, frozenset({*call.end_ids, end}), [len(columns)] * len(batch))
 
 
 def choose(

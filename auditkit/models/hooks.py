@@ -1,10 +1,12 @@
 """Read and edit activations at hook points, and start or stop a forward pass at one of them.
 
-Hooks live on the network's modules, which all threads share: one forward pass at a time.
+Hooks live on the network's modules, which all threads share; each acts only in the thread that
+attached it, so that the passes of other threads go by untouched.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,24 +44,45 @@ class ForwardStopped(Exception):
 
 
 @contextmanager
-def attached(layout: Layout, hook_point: HookPoint, seen: _Seen) -> Generator[None]:
-    """Call `seen` with the activations at `hook_point`; a returned tensor takes their place."""
+def attached(
+    layout: Layout, hook_point: HookPoint, seen: _Seen, *, every_thread: bool = False
+) -> Generator[None]:
+    """Call `seen` with the activations at `hook_point`; a returned tensor takes their place.
+
+    Only in the thread that attached it, unless `every_thread`.
+    """
     part = layout.part(hook_point)
+    own = _everybodys if every_thread else _owned()
     match hook_point.site:
         case Site.RESID_PRE:
-            handle = _on_input(part, seen)
+            handle = _on_input(part, seen, own)
         case Site.RESID_MID:
-            handle = _on_shared_input(part, seen)
+            handle = _on_shared_input(part, seen, own)
         case _:
-            handle = _on_output(part, seen)
+            handle = _on_output(part, seen, own)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _on_input(part: nn.Module, seen: _Seen) -> RemovableHandle:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _owned() -> Callable[[], bool]:
+    owner = threading.get_ident()
+    return lambda: threading.get_ident() == owner
+
+
+def _everybodys() -> bool:
+    return True
+
+
+# While one thread attaches or removes a hook, torch may call it in another without the keyword
+# arguments that it was registered with: hence their defaults.
+
+
+def _on_input(part: nn.Module, seen: _Seen, own: Callable[[], bool]) -> RemovableHandle:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        if kwargs is None or not own():
+            return None
         if args:
             new = seen(args[0])
             return None if new is None else ((new, *args[1:]), kwargs)
@@ -69,19 +92,21 @@ def _on_input(part: nn.Module, seen: _Seen) -> RemovableHandle:
     return part.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _on_shared_input(part: nn.Module, seen: _Seen) -> RemovableHandle:
+def _on_shared_input(part: nn.Module, seen: _Seen, own: Callable[[], bool]) -> RemovableHandle:
     # The block holds the same tensor as its residual, so it is overwritten in place: adding the
     # difference somewhere else would not be exact in floating point.
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-        new = seen(args[0])
+        new = seen(args[0]) if own() else None
         if new is not None:
             args[0].copy_(new)
 
     return part.register_forward_pre_hook(hook)
 
 
-def _on_output(part: nn.Module, seen: _Seen) -> RemovableHandle:
+def _on_output(part: nn.Module, seen: _Seen, own: Callable[[], bool]) -> RemovableHandle:
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if not own():
+            return None
         if isinstance(output, tuple):
             new = seen(output[0])
             return None if new is None else (new, *output[1:])
@@ -94,9 +119,12 @@ def _on_output(part: nn.Module, seen: _Seen) -> RemovableHandle:
 def _counted_columns(layout: Layout) -> Generator[Callable[[], int]]:
     """Yield a function that says how many columns the KV cache held when the pass began."""
     start = 0
+    own = _owned()
 
-    def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         nonlocal start
+        if kwargs is None or not own():
+            return
         cache = kwargs.get("past_key_values")
         start = 0 if cache is None else int(cache.get_seq_length())
 
@@ -194,27 +222,33 @@ def starting_at(
 
 @contextmanager
 def _bypassed(block: nn.Module) -> Generator[None]:
-    """Let `block` hand on its input, keeping its hooks."""
-    own: Any = block.__dict__.get("forward")
+    """Let `block` hand on its input, keeping its hooks; one thread at a time may do so."""
+    replaced: Any = block.__dict__.get("forward")
+    whole: Any = block.forward
+    own = _owned()
 
-    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return hidden_states if own() else whole(hidden_states, *args, **kwargs)
 
     block.__dict__["forward"] = forward
     try:
         yield
     finally:
-        if own is None:
+        if replaced is None:
             del block.__dict__["forward"]
         else:
-            block.__dict__["forward"] = own
+            block.__dict__["forward"] = replaced
 
 
 @contextmanager
 def head_at(head: nn.Module, positions: Int[Tensor, " batch"]) -> Generator[None]:
     """Compute the output head at one position per row only: logits become [batch, 1, vocab]."""
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+    own = _owned()
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
+        if not own():
+            return None
         rows = torch.arange(positions.shape[0], device=args[0].device)
         return (args[0][rows, positions.to(args[0].device)].unsqueeze(1),)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from auditkit.core.errors import InvalidInput
 from auditkit.core.hook_point import HookPoint
@@ -20,14 +21,18 @@ from auditkit.models.batches import Side, TokenBatch, pad
 from auditkit.models.families import Layout, locate
 from auditkit.models.hooks import Edit, WatchFunction
 from auditkit.models.identity import identify
+from auditkit.models.passes import Call
+from auditkit.models.prefix import Prefix, read_prefix
+from auditkit.models.reading_back import ChatReader
 from auditkit.models.rendering import Renderer
+from auditkit.models.tapping import Tap, tap_of
 
 
 class LanguageModel:
     """A causal language model from transformers, its tokenizer, and its hook points.
 
-    Hooks live on the shared network: run one forward pass at a time, and keep a model that several
-    threads use behind a lock.
+    Several threads may use it at a time: hooks, edits and observers act in the thread that set
+    them up. Only `resume` is for one thread alone.
     """
 
     def __init__(self, network: Any, tokenizer: Any, identity: ModelIdentity) -> None:
@@ -36,6 +41,7 @@ class LanguageModel:
         self.identity = identity
         self._layout: Layout = locate(network)
         self._renderer = Renderer(tokenizer)
+        self._reader = ChatReader(self._renderer)
 
     @classmethod
     def wrap(
@@ -90,6 +96,23 @@ class LanguageModel:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         return self._renderer.decode(list(ids))
+
+    def read_back(self, ids: Sequence[int], *, prompt_id: str) -> TokenizedPrompt | None:
+        """Token ids of a rendered chat with their roles; None where they cannot be told.
+
+        What is returned renders to exactly these ids.
+        """
+        return self._reader.read(list(ids), prompt_id)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens, the unknown word's left out."""
+        return self._renderer.special_ids
+
+    @property
+    def tap(self) -> Tap:
+        """Where observers of this network's passes and generations are set up."""
+        return tap_of(self.network, self._layout)
 
     def pad(self, prompts: Sequence[TokenizedPrompt], *, side: Side = "right") -> TokenBatch:
         """Pad with this model's padding token, on its device."""
@@ -158,6 +181,51 @@ class LanguageModel:
             return self._forward(batch, positions)
 
     @torch.no_grad()
+    def share_prefix(
+        self,
+        batch: TokenBatch,
+        hook_point: HookPoint,
+        x: Float[Tensor, "batch pos d_in"],
+        *,
+        columns: int,
+    ) -> Prefix:
+        """Run the first `columns` columns above `hook_point` once, for `resume_after`.
+
+        For prompts of one length, without padding; `columns` is at least 1 and leaves a column.
+        """
+        if not (batch.attention.all() and 0 < columns < batch.ids.shape[1]):
+            raise InvalidInput(
+                f"a prefix of {columns} columns of a batch of shape {tuple(batch.ids.shape)}",
+                help="prompts of one length, and a prefix shorter than they are",
+            )
+        cache = DynamicCache()
+        with hooks.starting_at(self._layout, hook_point, x[:, :columns]):
+            self._layout.body(
+                input_ids=batch.ids[:, :columns], past_key_values=cache, use_cache=True
+            )
+        return read_prefix(cache, hook_point, batch.ids, self.n_layers, columns)
+
+    @torch.no_grad()
+    def resume_after(
+        self, prefix: Prefix, rows: Int[Tensor, " row"], x: Float[Tensor, "row pos d_in"]
+    ) -> Float[Tensor, "row vocab"]:
+        """Logits after the last column, from activations `x` of the columns after the prefix.
+
+        `rows` names the prefix's prompt of each row. What `resume` would give for whole prompts
+        whose first columns are as they were when the prefix was made, up to rounding.
+        """
+        ids = prefix.ids[rows, prefix.columns :]
+        last = torch.full((len(rows),), ids.shape[1] - 1, device=ids.device)
+        with (
+            hooks.starting_at(self._layout, prefix.hook_point, x),
+            hooks.head_at(self.network.get_output_embeddings(), last),
+        ):
+            logits: Tensor = self.network(
+                input_ids=ids, past_key_values=prefix.cache_of(rows), use_cache=True
+            ).logits
+        return logits[:, 0]
+
+    @torch.no_grad()
     def generate(
         self,
         batch: TokenBatch,
@@ -175,8 +243,20 @@ class LanguageModel:
         """
         if not bool(batch.attention[:, -1].all()):
             batch = self.pad(batch.prompts, side="left")
-        with hooks.editing(self._layout, edits):
-            return generation.decode(
+        call = Call(
+            ids=batch.ids,
+            attention=batch.attention,
+            rows=len(batch),
+            columns=batch.ids.shape[1],
+            expand=1,
+            mapped=False,
+            drafted=False,
+            end_ids=self.end_ids,
+            pad_id=self.pad_id,
+            prompts=batch.prompts,
+        )
+        with hooks.editing(self._layout, edits), self.tap.generating(call) as observed:
+            replies = generation.decode(
                 self.network,
                 batch,
                 max_new_tokens=max_new_tokens,
@@ -185,7 +265,9 @@ class LanguageModel:
                 temperature=temperature,
                 seed=seed,
                 stopping=stopping,
+                observed=observed,
             )
+        return replies if observed is None else generation.as_told(observed, batch, replies)
 
     def editing(self, edits: Sequence[Edit]) -> AbstractContextManager[None]:
         """Apply `edits` to every forward pass inside the context, `network.generate` included."""

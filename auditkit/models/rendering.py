@@ -115,12 +115,14 @@ class Renderer:
         # A character spread over several tokens is shown with the token that completes it.
         return self.decode(ids).rstrip("\ufffd")
 
-    def _is_special(self, text: str) -> bool:
+    def is_special(self, text: str) -> bool:
+        """Is the text nothing but special tokens and white space?"""
         for special in self._special_texts:
             text = text.replace(special, "")
         return not text.strip()
 
-    def _render_chat(self, turns: list[dict[str, str]], generation_prompt: bool) -> str:
+    def render_chat(self, turns: list[dict[str, str]], generation_prompt: bool) -> str:
+        """The chat template's text; InvalidInput where it refuses the messages."""
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -158,12 +160,12 @@ class Renderer:
             )
         contents = [message.content for message in prompt.messages]
         turns = chat_turns(roles, contents)
-        text = self._render_chat(turns, False)
+        text = self.render_chat(turns, False)
         regions = self._regions(prompt, roles, contents, text)
         generated = tuple(message.generated for message in prompt.messages)
         if not generation_prompt:
             return self._tokens_of(text, regions, generated), []
-        longer = self._render_chat(turns, True)
+        longer = self.render_chat(turns, True)
         if not longer.startswith(text):
             raise InvalidInput("the chat template changes earlier text for a generation prompt")
         opening = Region(
@@ -182,7 +184,7 @@ class Renderer:
     ) -> list[Region]:
         skeleton = self._skeletons.get(roles)
         if skeleton is None:
-            skeleton = build_skeleton(roles, self._render_chat, self._is_special)
+            skeleton = build_skeleton(roles, self.render_chat, self.is_special)
             self._skeletons[roles] = skeleton
         regions = locate_regions(text, skeleton, contents)
         if regions is None:

@@ -1,7 +1,48 @@
 """Locked rules on live activations, token by token, inside generation."""
 
-from auditkit.monitor.alerts import Alert, WatchedReply
+from auditkit.monitor.actions import (
+    Action,
+    Call,
+    Escalate,
+    LogJsonl,
+    Record,
+    Replace,
+    Steer,
+    Stop,
+)
+from auditkit.monitor.alerts import (
+    ActionRun,
+    Alert,
+    Cost,
+    Ending,
+    Roles,
+    RowResult,
+    TokenSeen,
+    WatchedReply,
+)
 from auditkit.monitor.generation import watch_generate
-from auditkit.monitor.monitor import Monitor
+from auditkit.monitor.monitor import Monitor, Watch
+from auditkit.monitor.request import Request
 
-__all__ = ["Alert", "Monitor", "WatchedReply", "watch_generate"]
+__all__ = [
+    "Action",
+    "ActionRun",
+    "Alert",
+    "Call",
+    "Cost",
+    "Ending",
+    "Escalate",
+    "LogJsonl",
+    "Monitor",
+    "Record",
+    "Replace",
+    "Request",
+    "Roles",
+    "RowResult",
+    "Steer",
+    "Stop",
+    "TokenSeen",
+    "Watch",
+    "WatchedReply",
+    "watch_generate",
+]

@@ -1,67 +1,118 @@
-"""A context manager around generation that evaluates locked rules on every token."""
+"""A context in which every pass of a model is watched by locked rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from auditkit.core.errors import InvalidInput, MismatchError
+from auditkit.core.errors import InvalidInput
+from auditkit.core.hook_point import HookPoint
 from auditkit.core.locks import Lock
-from auditkit.core.tokens import TokenizedPrompt, TokenMask
-from auditkit.models import LanguageModel, TokenBatch
-from auditkit.monitor.alerts import Alert
-from auditkit.monitor.row import Row
+from auditkit.core.tokens import TokenizedPrompt
+from auditkit.models import LanguageModel
+from auditkit.models.passes import Call, CallWatch, Pass
+from auditkit.monitor.actions import Action, Escalate, Steer
+from auditkit.monitor.alerts import RowResult, TokenSeen
+from auditkit.monitor.policy import fail_policy
+from auditkit.monitor.request import Outfit, Request
+from auditkit.monitor.request_rows import Seen
+from auditkit.monitor.row import Setting
+from auditkit.monitor.steering import clamps_of
+from auditkit.monitor.watched import WatchedLock
 from auditkit.saes import SparseAutoencoder
 
-AlertFunction = Callable[[Alert], None]
+Watch = tuple[SparseAutoencoder, Lock]
+P = ParamSpec("P")
+R = TypeVar("R")
+OPEN_CHAINS = 16
+"""Chains of plain passes that one thread may have open; the oldest are concluded."""
+
+
+class _Own(threading.local):
+    """What one thread did with a monitor."""
+
+    def __init__(self) -> None:
+        self.entered: list[ExitStack] = []
+        self.latest: Request | None = None
+        self.chains: deque[Request] = deque()
 
 
 class Monitor:
-    """Watch one batch through a model: prompt and generated tokens, padding left out.
+    """Locked rules inside generation: prompt and generated tokens, batches, beams, drafts.
 
     ::
 
-        with Monitor(model, sae, lock, prompts, on_alert=print) as monitor:
-            model.generate(monitor.batch, max_new_tokens=64, stopping=[monitor.rows_to_stop])
-        monitor.verdicts(0)
+        with Monitor(model, [(sae, lock)]) as monitor:
+            model.network.generate(**inputs)
+        monitor.result(0).fired
 
-    It reads activations and changes none: every logit is the unwatched run's, to the bit. A true
-    verdict reaches `on_alert` at the token where it is known; with `stop`, the row then ends.
-    The last token of a reply that was cut by its length never passes through the model, and is not
-    watched; `watch_generate` completes it. One batch per monitor; raises MismatchError for a lock
-    of another model or SAE.
+    Inside the context every `generate` of the network is a request of its own, as is every plain
+    forward pass (one that continues a KV cache belongs to that cache's request), and so through
+    `pipeline(...)` and `LanguageModel.generate`. With actions that only tell, activations are read
+    and never changed: every logit is the unwatched run's, to the bit. Verdicts, reasons and firing
+    tokens are those of recording and evaluating the same tokens.
+
+    One monitor may be entered many times, nested and from many threads: it watches the passes of
+    the thread (context) that entered, or with threads="all" those of every thread. `on_unknown`
+    and `on_error` say what becomes of a reply where a verdict is unknown or the monitor fails:
+    'open', it goes on; 'closed', it is taken back. Acting actions need both. `keep` requests are
+    kept.
+
+    Raises MismatchError for a lock of another model or SAE, InvalidInput for a lock without rules
+    or a missing policy.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        sae: SparseAutoencoder,
-        lock: Lock,
-        prompts: Sequence[TokenizedPrompt],
+        watches: Sequence[Watch],
         *,
-        on_alert: AlertFunction | None = None,
-        stop: bool = False,
+        actions: Sequence[Action] = (),
+        on_unknown: str | None = None,
+        on_error: str | None = None,
+        threads: str = "own",
+        keep: int = 256,
     ) -> None:
-        _check(model, sae, lock)
-        self.batch: TokenBatch = model.pad(prompts, side="left")
-        self._model, self._sae = model, sae
-        self._on_alert, self._stop = on_alert, stop
-        self._rows = [Row(n, prompt, lock) for n, prompt in enumerate(prompts)]
-        self._stopped: dict[int, Alert] = {}
-        self._ids: Int[Tensor, "batch pos"] | None = None
-        self._special = frozenset(int(i) for i in model.tokenizer.all_special_ids)
-        self._stack = ExitStack()
+        if not watches:
+            raise InvalidInput("a monitor needs at least one SAE with a lock, and was given none")
+        if threads not in ("own", "all"):
+            raise InvalidInput(f"threads is 'own' or 'all', not {threads!r}")
+        self.model = model
+        self._policy = fail_policy(on_unknown, on_error, actions)
+        self._actions = tuple(actions)
+        self._watches = tuple(WatchedLock(model.identity, sae, lock) for sae, lock in watches)
+        self._hook_points = _distinct(self._watches)
+        self._every_thread = threads == "all"
+        self._outfit = self._outfitted()
+        self._numbers = itertools.count(1)
+        self._recent: deque[Request] = deque(maxlen=keep)
+        self._caches: WeakKeyDictionary[object, Request | tuple[Seen, ...]] = WeakKeyDictionary()
+        self._own = _Own()
+        self._lock = threading.Lock()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about SAEs and model."""
+        return tuple(w for watched in self._watches for w in watched.warnings)
+
+    @property
+    def watches(self) -> tuple[WatchedLock, ...]:
+        """The locks that are watched, in the order given."""
+        return self._watches
 
     def __enter__(self) -> Monitor:
-        embeddings = self._model.network.get_input_embeddings()
-        self._stack.callback(embeddings.register_forward_hook(self._see_ids).remove)
-        self._stack.enter_context(self._model.watch(self._sae.hook_point, self._see))
+        stack = ExitStack()
+        stack.enter_context(
+            self.model.tap.observing(self, self._hook_points, every_thread=self._every_thread)
+        )
+        self._own.entered.append(stack)
         return self
 
     def __exit__(
@@ -70,104 +121,153 @@ class Monitor:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        self._own.entered.pop().close()
+        if not self._own.entered:
+            while self._own.chains:
+                self._own.chains.popleft().close()
 
-    def rows_to_stop(self) -> frozenset[int]:
-        """Rows that a rule has ended; for `LanguageModel.generate(stopping=[…])`."""
-        return frozenset(self._stopped)
+    @contextmanager
+    def request(
+        self,
+        *,
+        id: str | None = None,
+        prompts: Sequence[TokenizedPrompt] | None = None,
+        on_token: Callable[[TokenSeen], object] | None = None,
+    ) -> Generator[Request]:
+        """Enter the monitor for one request: the next generation, or one chain of plain passes.
 
-    def stopped_by(self, row: int) -> Alert | None:
-        """The alert that ended a row, if one did."""
-        return self._stopped.get(row)
+        `prompts`, one for each prompt of the batch, give the roles of the prompt's tokens.
+        `on_token` is called for every token watched, with all signals.
+        """
+        request = self._new_request(id, prompts, on_token)
+        with self:
+            _CURRENT.set((*_CURRENT.get(), (self, request)))
+            self._own.latest = request
+            try:
+                yield request
+            finally:
+                _CURRENT.set(tuple(c for c in _CURRENT.get() if c[1] is not request))
+                request.close()
 
-    def verdicts(self, row: int) -> tuple[Alert, ...]:
-        """End the row's frames and return every rule's final verdicts on them."""
-        for alert in self._rows[row].finish():
-            self._tell(alert)
-        return tuple(self._rows[row].finals)
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function under watch: as the target of a thread, say."""
+        with self:
+            return function(*args, **kwargs)
 
-    def watched_tokens(self, row: int) -> int:
-        """How many of the row's tokens (prompt and reply) were seen."""
-        return self._rows[row].tokens
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The last requests that have ended, oldest first."""
+        with self._lock:
+            return tuple(self._recent)
 
-    def push(self, row: int, ids: Sequence[int], x: Float[Tensor, "pos d_in"]) -> None:
-        """Show a row further reply tokens with their activations at the hook point."""
-        masks = [TokenMask.SPECIAL if i in self._special else TokenMask.NONE for i in ids]
-        self._push([(row, mask) for mask in masks], x)
+    def result(self, row: int = 0) -> RowResult:
+        """The result of a row of this thread's latest request, else of the latest of all."""
+        return self._latest().result(row)
 
-    def _see_ids(self, _: Any, args: tuple[Tensor, ...], __: Any) -> None:
-        self._ids = args[0]
+    def results(self) -> tuple[RowResult, ...]:
+        """The results of all rows of that request."""
+        return self._latest().results()
 
-    def _see(self, x: Float[Tensor, "batch pos d_in"], start: int) -> None:
-        ids = self._ids
-        if ids is None or ids.shape != x.shape[:2] or len(ids) != len(self._rows):
-            raise MismatchError(
-                f"the model was given a batch of shape {tuple(x.shape[:2])}, the monitor one of "
-                f"{len(self._rows)} rows",
-                help="generate from monitor.batch, one token sequence per row",
+    def opened(self, call: Call) -> CallWatch | None:
+        """A generation begins (told by the model's tap)."""
+        request = self._current()
+        if request is None or not request.is_new:
+            request = self._new_request(None, None, None)
+        self._own.latest = request
+        before = None if call.cache is None else self._caches.get(call.cache)
+        return request.begin(call, before if isinstance(before, tuple) else None)
+
+    def passing(self, passed: Pass) -> CallWatch | None:
+        """A plain forward pass begins (told by the model's tap)."""
+        request = self._current()
+        if request is not None and (request.is_new or request.is_plain):
+            known = request if request.is_plain else None
+        else:
+            known = None if passed.cache is None else self._chain_of(passed)
+        if known is None:
+            known = request if request is not None and request.is_new else None
+            known = known or self._new_chain()
+            known.begin_plain(passed)
+        self._own.latest = known
+        return known
+
+    def _chain_of(self, passed: Pass) -> Request | None:
+        found = self._caches.get(passed.cache) if passed.start else None
+        return found if isinstance(found, Request) else None
+
+    def _new_chain(self) -> Request:
+        request = self._new_request(None, None, None)
+        chains = self._own.chains
+        chains.append(request)
+        if len(chains) > OPEN_CHAINS:
+            chains.popleft().close()
+        return request
+
+    def _current(self) -> Request | None:
+        for monitor, request in reversed(_CURRENT.get()):
+            if monitor is self:
+                return request
+        return None
+
+    def _latest(self) -> Request:
+        latest = self._own.latest
+        if latest is None and self._recent:
+            latest = self._recent[-1]
+        if latest is None:
+            raise InvalidInput(
+                "the monitor has seen no request",
+                help="generate inside the monitor's context, or in monitor.run",
             )
-        width = self.batch.ids.shape[1]
-        if start < width and not torch.equal(ids, self.batch.ids[:, start : start + ids.shape[1]]):
-            raise MismatchError(
-                "the model was given other tokens than the monitor", help="use monitor.batch"
-            )
-        places = [
-            (row, column)
-            for row in range(len(self._rows))
-            for column in range(ids.shape[1])
-            if self._wanted(row, start + column)
-        ]
-        if places:
-            rows, columns = zip(*places, strict=True)
-            seen = [(r, self._mask(r, start + c, int(ids[r, c]))) for r, c in places]
-            self._push(seen, x[list(rows), list(columns)])
-        self._end_rows(ids, start)
+        return latest
 
-    def _wanted(self, row: int, column: int) -> bool:
-        if column < self.batch.ids.shape[1]:
-            return bool(self.batch.attention[row, column])
-        return not self._rows[row].ended and row not in self._stopped
-
-    def _mask(self, row: int, column: int, token: int) -> TokenMask:
-        if column < self.batch.ids.shape[1]:
-            return TokenMask(int(self.batch.masks[row, column]))
-        return TokenMask.SPECIAL if token in self._special else TokenMask.NONE
-
-    def _end_rows(self, ids: Int[Tensor, "batch pos"], start: int) -> None:
-        if start >= self.batch.ids.shape[1]:
-            for row, token in enumerate(ids[:, -1].tolist()):
-                self._rows[row].ended |= token in self._model.end_ids
-
-    def _push(self, seen: list[tuple[int, TokenMask]], x: Float[Tensor, "token d_in"]) -> None:
-        x = x.float()
-        latents = self._sae.encode(x)
-        norms = x.norm(dim=1).tolist()
-        offsets = latents.offsets.tolist()
-        indices, values = latents.indices.tolist(), latents.values.tolist()
-        for token, (row, mask) in enumerate(seen):
-            own = slice(offsets[token], offsets[token + 1])
-            for alert in self._rows[row].push(mask, norms[token], indices[own], values[own]):
-                self._tell(alert)
-
-    def _tell(self, alert: Alert) -> None:
-        if self._stop:
-            self._stopped.setdefault(alert.row, alert)
-        if self._on_alert is not None:
-            self._on_alert(alert)
-
-
-def _check(model: LanguageModel, sae: SparseAutoencoder, lock: Lock) -> None:
-    if model.identity.digest != lock.model.digest:
-        raise MismatchError(
-            f"the lock was bound for {lock.model.name} ({lock.model.digest[:12]}), the model is "
-            f"{model.identity.name} ({model.identity.digest[:12]})",
-            help="bind the rules for this model: auditkit rules bind",
+    def _new_request(
+        self,
+        id: str | None,
+        prompts: Sequence[TokenizedPrompt] | None,
+        on_token: Callable[[TokenSeen], object] | None,
+    ) -> Request:
+        setting = Setting(
+            request=id if id is not None else f"request-{next(self._numbers):06d}",
+            watches=self._watches,
+            actions=self._actions,
+            policy=self._policy,
+            special_ids=self.model.special_ids,
+            on_token=on_token,
         )
-    if sae.identity.digest != lock.sae.digest:
-        raise MismatchError(
-            f"the lock was bound for the SAE {lock.sae.name} ({lock.sae.digest[:12]}), this is "
-            f"{sae.identity.name} ({sae.identity.digest[:12]})",
-            help="bind the rules for this SAE: auditkit rules bind",
+        return Request(setting, self._outfit, prompts)
+
+    def _outfitted(self) -> Outfit:
+        steering = [a for a in self._actions if isinstance(a, Steer)]
+        escalations = [a for a in self._actions if isinstance(a, Escalate)]
+        identity = self.model.identity
+        return Outfit(
+            model=self.model,
+            hook_points=self._hook_points,
+            clamps={action: clamps_of(self._watches, action) for action in steering},
+            cascades={
+                action: tuple(WatchedLock(identity, sae, lock) for sae, lock in action.watches)
+                for action in escalations
+            },
+            closed=self._closed,
+            kept=self._kept,
+            chained=self._chained,
         )
-    if not lock.rules:
-        raise InvalidInput("the lock holds no rules", help="bind at least one rule")
+
+    def _closed(self, request: Request) -> None:
+        with self._lock:
+            self._recent.append(request)
+
+    def _chained(self, cache: object, request: Request) -> None:
+        with self._lock:
+            self._caches[cache] = request
+
+    def _kept(self, cache: object, seen: tuple[Seen, ...]) -> None:
+        with self._lock:
+            self._caches[cache] = seen
+
+
+_CURRENT: ContextVar[tuple[tuple[Monitor, Request], ...]] = ContextVar("requests", default=())
+
+
+def _distinct(watches: Sequence[WatchedLock]) -> tuple[HookPoint, ...]:
+    return tuple(dict.fromkeys(watched.hook_point for watched in watches))

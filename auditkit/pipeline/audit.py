@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from auditkit.core.audits import AuditRecord, MatchView, SuiteSummary
 from auditkit.core.confirmations import Confirmation
 from auditkit.core.errors import ExitCode, InvalidInput, RunFailed
 from auditkit.core.findings import Finding, FindingState
-from auditkit.core.locks import Lock, Severity
+from auditkit.core.locks import Calibration, Lock, Severity
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Recording
-from auditkit.findings import build_views, evaluate_lock
+from auditkit.findings import build_views, evaluate_lock, evaluate_rule
 from auditkit.pipeline.bind import bind_recorded, binding_suites
 from auditkit.pipeline.causes import run_causal_tests
 from auditkit.pipeline.fidelity import measure_on_suites
@@ -128,6 +128,7 @@ def _audit(
         progress=progress,
     )
     findings, views = _evaluate(lock, store, recorded, progress)
+    _count_false_positives(lock, rules, store, examples)
     confirmations = _confirm(bench, lock, rules, needed, store, reference, document, progress)
     fidelity = measure_on_suites(bench, subjects, store, recorded, progress)
     return AuditRecord(
@@ -169,6 +170,18 @@ def _evaluate(
             )
         progress.advance()
     return findings, views
+
+
+def _count_false_positives(
+    lock: Lock, rules: Sequence[RuleDocument], store: Store, examples: Mapping[str, Recording]
+) -> None:
+    """Keep the verdicts on the benign frames that certified a threshold, to be counted again."""
+    digest = store.write_lock(lock)
+    asked = {rule.id: rule.calibrate.suite for rule in rules if rule.calibrate is not None}
+    for rule in lock.rules:
+        if isinstance(rule.calibration, Calibration):
+            finding = evaluate_rule(rule, lock, store, examples[asked[rule.id]])
+            store.write_matches(finding.matches, lock=digest)
 
 
 def _confirm(

@@ -14,9 +14,11 @@ from auditkit.core.locks import Severity
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.verdicts import Truth
-from auditkit.monitor import Alert, WatchedReply, watch_generate
+from auditkit.monitor import Alert, Stop, WatchedReply, watch_generate
 from auditkit.pipeline.audit import parse_fail_on
+from auditkit.pipeline.monitor_chat import ChatSession, Turn
 from auditkit.pipeline.workbench import Workbench
+from auditkit.report.visible import escape_hidden
 from auditkit.rules import read_lock
 from auditkit.suites import load_suite
 
@@ -47,15 +49,56 @@ def monitor_prompts(
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
         replies = watch_generate(
-            bench.model, bench.sae, opened, batch, max_new_tokens=max_new_tokens, stop=stop
+            bench.model,
+            [(bench.sae, opened)],
+            batch,
+            max_new_tokens=max_new_tokens,
+            actions=[Stop()] if stop else [],
+            on_unknown="open",
+            on_error="open",
         )
         for reply in replies:
-            emit(json.dumps(_line(reply), ensure_ascii=False))
+            emit(escape_hidden(json.dumps(_line(reply), ensure_ascii=False)))
             grave |= any(_is_grave(alert, threshold) for alert in reply.verdicts)
             decided |= any(a.verdict.truth is not Truth.UNKNOWN for a in reply.verdicts)
             progress.advance()
     if not decided:
         return ExitCode.NOTHING_EVALUATED
+    return ExitCode.FINDINGS if grave else ExitCode.CLEAN
+
+
+def open_chat(
+    *,
+    model: str,
+    sae: str,
+    lock: Path,
+    dtype: str,
+    max_new_tokens: int,
+    stop: bool,
+    temperature: float,
+    seed: int,
+    progress: Progress,
+) -> ChatSession:
+    """Load a model with its rules for a conversation under watch."""
+    opened = read_lock(lock)
+    bench = Workbench.load(model, sae, dtype=dtype, progress=progress)
+    return ChatSession(
+        bench.model,
+        [(bench.sae, opened)],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        stop=stop,
+    )
+
+
+def chat_outcome(turns: Sequence[Turn], fail_on: str) -> ExitCode:
+    """What a conversation comes to, as `monitor_prompts` says of prompts; clean without turns."""
+    threshold = parse_fail_on(fail_on)
+    alerts = [a for turn in turns if turn.result is not None for a in turn.result.verdicts]
+    if alerts and all(a.verdict.truth is Truth.UNKNOWN for a in alerts):
+        return ExitCode.NOTHING_EVALUATED
+    grave = any(_is_grave(alert, threshold) for alert in alerts)
     return ExitCode.FINDINGS if grave else ExitCode.CLEAN
 
 
@@ -83,6 +126,7 @@ def _line(reply: WatchedReply) -> dict[str, Any]:
         "prompt": reply.prompt_id,
         "reply": reply.text,
         "stopped_by": reply.stopped_by,
+        "errors": list(reply.result.errors),
         "verdicts": [_verdict(alert) for alert in reply.verdicts],
     }
 

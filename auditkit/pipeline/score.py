@@ -18,6 +18,7 @@ from auditkit.core.progress import Progress
 from auditkit.core.tokens import TokenizedPrompt
 from auditkit.models import length_sorted_batches
 from auditkit.pipeline.card import render_card
+from auditkit.pipeline.comparison_measures import HeldOut, comparison_measures
 from auditkit.pipeline.fidelity import BATCH_TOKENS, activations_of, name_fidelity
 from auditkit.pipeline.train import draw_documents
 from auditkit.pipeline.workbench import Workbench
@@ -32,7 +33,7 @@ from auditkit.quality import (
 )
 from auditkit.saes import SparseAutoencoder, write_sae
 
-LOSS_TOKENS = 10_000
+LOSS_TOKENS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def score_from(file: Path, *, sae: Path | None, tokens: int, progress: Progress)
         *_loss_rows(loss),
         *_geometry_rows(geometry),
         *floor_measures(x, k=bench.sae.config.k or 1, d_sae=bench.sae.config.d_sae),
-        *_not_measured(),
+        *comparison_measures(located, bench, HeldOut(prompts=prompts, x=x), progress),
     )
     _keep(bench.sae, folder, measures)
     card = folder / "README.md"
@@ -219,16 +220,6 @@ def _geometry_rows(geometry: Interference) -> tuple[NamedMeasure, ...]:
             unit="",
             note=f"recovery is guaranteed below {geometry.recovery_limit:.3f}",
         ),
-    )
-
-
-def _not_measured() -> tuple[NamedMeasure, ...]:
-    second = NotMeasured("needs a second SAE trained from another seed")
-    trained = NotMeasured("needs a training run of its own")
-    return (
-        NamedMeasure(name="seed stability", value=second, unit="share"),
-        NamedMeasure(name="floor: SAE with a frozen decoder", value=trained, unit="share"),
-        NamedMeasure(name="floor: SAE of a random model", value=trained, unit="share"),
     )
 
 

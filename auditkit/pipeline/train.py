@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from auditkit.config import Located, TrainDocument, load_train
+from auditkit.config import Located, RandomModelDocument, TrainDocument, load_train
 from auditkit.core.hook_point import HookPoint
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Prompt
@@ -18,17 +18,27 @@ from auditkit.training import (
     TrainPlan,
     harvest_activations,
     train_sae,
+    with_random_weights,
 )
 
 
 def train_from(file: Path, *, progress: Progress) -> str:
     """Harvest and train as `file` says; returns a line on what was made and where."""
     located = load_train(file)
+    document = located.document
     activations = harvest(located, progress)
-    sae = train(located, activations, progress)
+    output = located.resolve(document.output)
+    sae = train(
+        plan_training(document, d_in=activations.d_in),
+        activations,
+        progress,
+        name=document.name,
+        checkpoint=located.resolve(document.harvest.folder).parent / f"{document.name}.checkpoint",
+        output=output,
+    )
     return (
-        f"{located.document.name}: {sae.config.d_sae:,} latents at {sae.hook_point}, trained on "
-        f"{len(activations):,} tokens, in {located.resolve(located.document.output)}\n"
+        f"{document.name}: {sae.config.d_sae:,} latents at {sae.hook_point}, trained on "
+        f"{len(activations):,} tokens, in {output}\n"
         f"measure it: auditkit sae score {file}"
     )
 
@@ -48,8 +58,17 @@ def draw_documents(located: Located[TrainDocument], *, held_out: bool) -> list[P
     )
 
 
-def harvest(located: Located[TrainDocument], progress: Progress) -> ActivationStore:
-    """The activations of the document's text at its hook point, harvested where they are not."""
+def harvest(
+    located: Located[TrainDocument],
+    progress: Progress,
+    *,
+    random_model: RandomModelDocument | None = None,
+    folder: Path | None = None,
+) -> ActivationStore:
+    """The activations of the document's text at its hook point, harvested where they are not.
+
+    With `random_model`, those of the model with its weights drawn anew, in `folder`.
+    """
     document = located.document
     plan = document.harvest
     hook_point = HookPoint.parse(plan.hook_point)
@@ -60,7 +79,11 @@ def harvest(located: Located[TrainDocument], progress: Progress) -> ActivationSt
         dtype=document.model.dtype,
         device=document.model.device,
     )
-    progress.begin(f"harvest {hook_point.name}", len(documents))
+    max_tokens = plan.max_tokens
+    if random_model is not None:
+        model = with_random_weights(model, seed=random_model.weights_seed)
+        max_tokens = random_model.max_tokens or max_tokens
+    progress.begin(f"harvest {hook_point.name} of {model.identity.name}", len(documents))
     before = 0
 
     def report(event: HarvestEvent) -> None:
@@ -71,22 +94,19 @@ def harvest(located: Located[TrainDocument], progress: Progress) -> ActivationSt
     stores = harvest_activations(
         model,
         documents,
-        {hook_point: located.resolve(plan.folder)},
-        max_tokens=plan.max_tokens,
+        {hook_point: folder or located.resolve(plan.folder)},
+        max_tokens=max_tokens,
         context=plan.context,
         progress=report,
     )
     return stores[hook_point]
 
 
-def train(
-    located: Located[TrainDocument], activations: ActivationStore, progress: Progress
-) -> SparseAutoencoder:
-    """Train on harvested activations and write the SAE's folder; resumes from its checkpoint."""
-    document, folder = located.document, located.resolve(located.document.harvest.folder)
+def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
+    """What the document's trainer settings ask for, on activations of width `d_in`."""
     settings = document.trainer
-    plan = TrainPlan(
-        d_in=activations.d_in,
+    return TrainPlan(
+        d_in=d_in,
         d_sae=settings.d_sae,
         k=settings.k,
         steps=settings.steps,
@@ -97,9 +117,23 @@ def train(
         k_aux=settings.k_aux,
         aux_coefficient=settings.aux_coefficient,
         dead_after_tokens=settings.dead_after_tokens,
+        held_out=settings.held_out,
         seed=document.seed,
+        frozen_decoder=settings.frozen_decoder,
     )
-    progress.begin(f"train {document.name}", plan.steps)
+
+
+def train(
+    plan: TrainPlan,
+    activations: ActivationStore,
+    progress: Progress,
+    *,
+    name: str,
+    checkpoint: Path,
+    output: Path,
+) -> SparseAutoencoder:
+    """Train on harvested activations and write the SAE's folder; resumes from its checkpoint."""
+    progress.begin(f"train {name}", plan.steps)
     before = 0
 
     def report(event: TrainEvent) -> None:
@@ -112,11 +146,5 @@ def train(
                 f"on held-out rows, {event.dead} dead, {event.tokens_per_second:,.0f} tokens/s"
             )
 
-    sae = train_sae(
-        plan,
-        activations,
-        name=document.name,
-        checkpoint_dir=folder.parent / f"{document.name}.checkpoint",
-        progress=report,
-    )
-    return write_sae(sae, located.resolve(document.output))
+    sae = train_sae(plan, activations, name=name, checkpoint_dir=checkpoint, progress=report)
+    return write_sae(sae, output)

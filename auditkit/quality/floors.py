@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from auditkit.core.audits import NamedMeasure
-from auditkit.core.measured import Measured
+from auditkit.core.measured import Measure, Measured, NotMeasured
 
 _ROWS = 2048
 
@@ -38,6 +38,15 @@ def floor_measures(
         )
         for name, (error, rows) in found.items()
     )
+
+
+def measure_pca_floor(x: Float[Tensor, "token d_in"], *, k: int) -> Measure:
+    """Centred explained variance of the k leading principal components of x, fitted on x."""
+    centred = x.float() - x.float().mean(0)
+    spread = float(centred.double().square().sum())
+    if spread <= 0:
+        return NotMeasured("all activations are equal: there is no variance to explain")
+    return Measured(value=1 - _pca(centred, k) / spread, n=len(x))
 
 
 def _random(x: Tensor, k: int, d_sae: int, seed: int) -> float:

@@ -8,12 +8,14 @@ from auditkit.core.audits import AuditRecord, SuiteSummary
 from auditkit.core.confirmations import CausalVerdict, Confirmation
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import LockedRule
+from auditkit.report.claims import claim_of_the_report, limits_of_the_claim
 from auditkit.report.document import Headline, ReportDocument, RuleResult
 from auditkit.report.wording import (
+    RULE,
     baselines_above,
     causal_sentence,
     detection_sentence,
-    limits_of_the_claim,
+    measured_scores,
     result_sentence,
 )
 
@@ -28,6 +30,7 @@ def build_report(record: AuditRecord) -> ReportDocument:
     results = [_result(rule, record) for rule in record.lock.rules]
     results.sort(key=lambda r: (_ORDER.index(r.state), -r.severity.rank, r.rule_id))
     return ReportDocument(
+        says=claim_of_the_report(record),
         headline=_headline(record, results),
         results=tuple(results),
         does_not_say=limits_of_the_claim(record),
@@ -74,7 +77,13 @@ def _headline(record: AuditRecord, results: list[RuleResult]) -> Headline:
         worst=max(fired, key=lambda s: s.rank) if fired else None,
         verdicts=tuple((v, verdicts[v]) for v in CausalVerdict if verdicts[v]),
         untested=_untested(results, record.confirmations),
+        scored=sum(_scored(rule) for rule in record.lock.rules),
+        beaten=sum(bool(r.beaten_by) for r in results),
     )
+
+
+def _scored(rule: LockedRule) -> bool:
+    return any(score.detector == RULE for score, _ in measured_scores(rule.scores))
 
 
 def _subject_suites(record: AuditRecord) -> list[SuiteSummary]:

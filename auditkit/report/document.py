@@ -15,7 +15,8 @@ class Headline(Document):
     """The audit in numbers.
 
     `worst` is the gravest severity among rules that fired, None where none did. `verdicts` counts
-    causal tests by verdict; `untested` are the ids of rules without any.
+    causal tests by verdict; `untested` are the ids of rules without any. `beaten` counts rules
+    below a plain baseline, of the `scored` that were scored on held-out examples.
     """
 
     rules: int
@@ -29,6 +30,8 @@ class Headline(Document):
     worst: Severity | None
     verdicts: tuple[tuple[CausalVerdict, int], ...]
     untested: tuple[str, ...]
+    scored: int
+    beaten: int
 
 
 class RuleResult(Document):
@@ -48,9 +51,14 @@ class RuleResult(Document):
 
 
 class ReportDocument(Document):
-    """`report.json`: everything that the other renderings show."""
+    """`report.json`: everything that the other renderings show.
 
-    format: Literal["auditkit-report/1"] = "auditkit-report/1"
+    `says` is the claim of the whole report in one paragraph, `does_not_say` what bounds it.
+    Format 2 added `says`, `headline.scored` and `headline.beaten`.
+    """
+
+    format: Literal["auditkit-report/2"] = "auditkit-report/2"
+    says: str
     headline: Headline
     results: tuple[RuleResult, ...]
     does_not_say: tuple[str, ...]

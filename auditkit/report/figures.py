@@ -22,6 +22,21 @@ def figure(value: float, digits: int = 3) -> str:
     return text.replace("-", _MINUS)
 
 
+def area(value: float) -> str:
+    """An AUROC with three decimals; four where three would make a perfect one of it."""
+    text = f"{value:.3f}"
+    return f"{min(value, 0.9999):.4f}" if value < 1 and text == "1.000" else text
+
+
+def auroc(value: Measure) -> str:
+    """An AUROC with its interval, or `not measured: reason`."""
+    if isinstance(value, NotMeasured):
+        return missing(value)
+    if value.interval is None:
+        return area(value.value)
+    return f"{area(value.value)} [{area(value.interval.low)}, {area(value.interval.high)}]"
+
+
 def percent(rate: float) -> str:
     """A rate in 0..1 as a percentage: 38%, 6.0%, 0.32%."""
     share = 100 * rate
@@ -80,3 +95,8 @@ def observations(value: Measure) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 message`, `2 messages`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def short(digest: str) -> str:
+    """The start of a digest: enough to tell weights of the same name apart."""
+    return digest[:12]

@@ -9,14 +9,26 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from auditkit.core.confirmations import Confirmation, EffectTest
-from auditkit.core.locks import ConfirmPlan, LockedRule, LockedSignal
+from auditkit.core.confirmations import Confirmation
+from auditkit.core.locks import ConfirmPlan
 from auditkit.core.measured import Measure, NotMeasured
-from auditkit.core.tokens import TokenMask
 from auditkit.report import figures, wording
 from auditkit.report.document import ReportDocument
+from auditkit.report.facts import (
+    checks_of,
+    latents_of,
+    left_out,
+    mask_names,
+    notes_of,
+    own_score,
+    plan_of,
+    rival_of,
+    statuses_of,
+    tests_of,
+    verdicts_of,
+)
 from auditkit.report.plots import dose_response_svg, outcome_label
-from auditkit.report.provenance import digests, queries
+from auditkit.report.provenance import SOURCES, digests, queries
 from auditkit.report.strips import lay_out
 from auditkit.report.visible import one_line, visible
 
@@ -32,7 +44,9 @@ def to_html(doc: ReportDocument) -> str:
     return (
         _environment()
         .get_template("report.html.j2")
-        .render(doc=doc, audit=doc.audit, digests=digests(doc), queries=queries(doc))
+        .render(
+            doc=doc, audit=doc.audit, digests=digests(doc), queries=queries(doc), sources=SOURCES
+        )
     )
 
 
@@ -50,6 +64,9 @@ def _environment() -> Environment:
     environment.filters.update(
         measure=_measure,
         rate=_rate,
+        auroc=_auroc,
+        short=figures.short,
+        breakable=_breakable,
         n=figures.observations,
         percent=figures.percent,
         figure=figures.figure,
@@ -58,8 +75,15 @@ def _environment() -> Environment:
         count=lambda x: f"{x:,}",
         anchor=_anchor,
     )
-    names: dict[str, Any] = {
+    environment.globals.update(_names())
+    return environment
+
+
+def _names() -> dict[str, Any]:
+    """What templates may call."""
+    return {
         "calibration": wording.calibration_sentence,
+        "false_positives": wording.false_positives_in_short,
         "best": wording.best_detector,
         "frames": wording.frames,
         "verdict_means": wording.VERDICT_MEANINGS,
@@ -71,39 +95,15 @@ def _environment() -> Environment:
         "outcome": outcome_label,
         "latents_of": latents_of,
         "mask_names": mask_names,
+        "left_out": left_out,
+        "checks_of": checks_of,
+        "notes_of": notes_of,
+        "own_score": own_score,
+        "rival_of": rival_of,
+        "verdicts_of": verdicts_of,
+        "statuses_of": statuses_of,
         "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
     }
-    environment.globals.update(names)
-    return environment
-
-
-def plan_of(rule: LockedRule, confirmation: Confirmation) -> ConfirmPlan | None:
-    """The plan that a confirmation carried out, None where the rule has no such plan."""
-    return next((p for p in rule.confirm if p.name == confirmation.name), None)
-
-
-def tests_of(confirmation: Confirmation) -> list[EffectTest]:
-    """Every test that was run: steering, ablation, then the others."""
-    main = [t for t in (confirmation.steering, confirmation.ablation) if t is not None]
-    return [*main, *confirmation.other_tests]
-
-
-def latents_of(signal: LockedSignal) -> list[tuple[int, float, float, float]]:
-    """Latent, weight, scale and offset, the heaviest first."""
-    rows = [(x.latent, x.weight, x.scale, x.offset) for x in signal.latents]
-    return sorted(rows, key=lambda row: (-abs(row[1]), row[0]))
-
-
-def mask_names(masked: TokenMask) -> list[str]:
-    """The masks in words."""
-    names = {
-        TokenMask.BOS: "beginning of text",
-        TokenMask.TEMPLATE: "chat template",
-        TokenMask.SPECIAL: "special tokens",
-        TokenMask.PADDING: "padding",
-        TokenMask.HIGH_NORM: "high norm",
-    }
-    return [name for bit, name in names.items() if bit & masked]
 
 
 def _anchor(rule_id: str) -> str:
@@ -126,6 +126,16 @@ def _measure(value: Measure, unit: str = "") -> Markup:
 
 def _rate(value: Measure) -> Markup:
     return _marked(value, figures.rate(value))
+
+
+def _auroc(value: Measure) -> Markup:
+    return _marked(value, figures.auroc(value))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in a new line after each dot and underscore."""
+    shown = str(escape(visible(name)))
+    return Markup(shown.replace(".", ".<wbr>").replace("_", "_<wbr>"))
 
 
 def _marked(value: Measure, text: str) -> Markup:

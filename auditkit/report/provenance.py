@@ -1,25 +1,81 @@
-"""What the report stands on, and how to compute its numbers again from the store."""
+"""What the report stands on: digests, the source of every figure, statements that give it again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from auditkit.core.audits import AuditRecord
-from auditkit.core.findings import Finding
 from auditkit.core.fingerprint import fingerprint
-from auditkit.core.measured import Measured
-from auditkit.core.recordings import Recording
+from auditkit.report.count_queries import (
+    false_positives,
+    locked_scores,
+    locked_thresholds,
+    recorded_tokens,
+    shown_scores,
+    unknown_reasons,
+    verdict_counts,
+)
 from auditkit.report.document import ReportDocument
-from auditkit.report.figures import figure
+from auditkit.report.effect_queries import controls, effects
+from auditkit.report.sql import Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """A statement over the store, and what it must give."""
+class Source:
+    """A kind of figure, and where it comes from."""
 
-    about: str
-    sql: str
-    gives: str
+    figures: str
+    source: str
+
+
+SOURCES = tuple(
+    Source(figures=figures, source=source)
+    for figures, source in (
+        (
+            "prompts, tokens, coverage, masks",
+            "store: prompts, tokens, coverage, activations; statement below",
+        ),
+        (
+            "frames fired, decided, unknown",
+            "store: matches; statements below. A rate's interval is Clopper and Pearson's, of "
+            "these counts",
+        ),
+        (
+            "scores and tokens of shown matches",
+            "store: matches (statement below), tokens, and activations under the lock's weights",
+        ),
+        (
+            "latents, weights, thresholds",
+            "lock; auditkit rules bind makes it again from the same store",
+        ),
+        (
+            "false positives",
+            "lock; counted again from matches by a statement below where the condition names no "
+            "roles. The bound is the one-sided binomial bound of the counts",
+        ),
+        (
+            "held-out AUROC of rules and baselines",
+            "lock, computed when the rules were bound, from activations, vectors and texts of the "
+            "examples that chose nothing; interval: DeLong's joined with Newcombe's",
+        ),
+        (
+            "effects, controls, damage",
+            "store: trials; statements below. Intervals are BCa bootstraps over prompts; p comes "
+            "from sign flips over prompts and ranks among controls, in the claimed direction",
+        ),
+        (
+            "causal verdicts, trend, specificity, budget",
+            "computed from the same trials by auditkit.confirm; kept in the store's confirmations",
+        ),
+        (
+            "the autoencoder on the audited prompts",
+            "measured by running the model over the recorded tokens again; not in the store",
+        ),
+        (
+            "the autoencoder on held-out text",
+            "the card in the autoencoder's folder, written by auditkit sae score",
+        ),
+    )
+)
 
 
 def digests(doc: ReportDocument) -> list[tuple[str, str]]:
@@ -43,59 +99,15 @@ def digests(doc: ReportDocument) -> list[tuple[str, str]]:
 
 
 def queries(doc: ReportDocument) -> list[Query]:
-    """Statements that give numbers of this report again, where it has such numbers."""
-    return [*_counts(doc), *_effects(doc.audit)]
-
-
-def _counts(doc: ReportDocument) -> list[Query]:
-    lock = fingerprint(doc.audit.lock)
-    for result in doc.results:
-        for finding in doc.findings(result.rule_id):
-            recording = _recording(doc.audit, finding)
-            if recording is not None:
-                return [_count(finding, recording.id, lock)]
-    return []
-
-
-def _count(finding: Finding, recording: str, lock: str) -> Query:
-    decided = finding.frames - finding.unknown
-    return Query(
-        about=f"Frames of {finding.suite} by verdict of {finding.rule_id}",
-        sql=(
-            "SELECT truth, count(*) AS frames\nFROM matches\n"
-            f"WHERE recording = {_quoted(recording)}\n  AND rule = {_quoted(finding.rule_id)}\n"
-            f"  AND lock = {_quoted(lock)}\nGROUP BY truth ORDER BY truth;"
-        ),
-        gives=(
-            f"false {decided - finding.fired:,}, true {finding.fired:,}, "
-            f"unknown {finding.unknown:,} (a verdict without frames has no row)"
-        ),
-    )
-
-
-def _effects(audit: AuditRecord) -> list[Query]:
-    for confirmation in audit.confirmations:
-        test = confirmation.steering
-        if test is None or test.dose is None or not isinstance(test.effect, Measured):
-            continue
-        return [
-            Query(
-                about=f"Mean effect of “{confirmation.name}” at dose {test.dose:g}, per arm",
-                sql=(
-                    "SELECT arm, count(DISTINCT control) AS controls, avg(outcome) AS effect\n"
-                    f"FROM trials\nWHERE confirmation = {_quoted(confirmation.id)}\n"
-                    f"  AND op = {_quoted(test.op)} AND metric = {_quoted(test.metric)}\n"
-                    f"  AND abs(dose - {test.dose!r}) < 1e-6\nGROUP BY arm ORDER BY arm;"
-                ),
-                gives=f"in the row of the arm target {figure(test.effect.value)}",
-            )
-        ]
-    return []
-
-
-def _recording(audit: AuditRecord, finding: Finding) -> Recording | None:
-    return next((r for r in audit.subject if r.suite == finding.suite), None)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    """Statements that give the report's numbers again, those that it has."""
+    return [
+        *recorded_tokens(doc),
+        *verdict_counts(doc),
+        *unknown_reasons(doc),
+        *shown_scores(doc),
+        *false_positives(doc),
+        *locked_thresholds(doc),
+        *locked_scores(doc),
+        *effects(doc),
+        *controls(doc),
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from auditkit.core.audits import AuditRecord, NamedMeasure
 from auditkit.core.confirmations import CausalVerdict, Confirmation
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import (
@@ -16,7 +15,7 @@ from auditkit.core.locks import (
     Status,
 )
 from auditkit.core.measured import Measured, NotMeasured
-from auditkit.report.figures import counted, figure, percent, rate
+from auditkit.report.figures import area, counted, figure, percent, rate
 
 RULE = "rule"
 
@@ -126,7 +125,7 @@ def detection_sentence(scores: Sequence[DetectorScore]) -> str:
         return "Detection: the rule was not scored on held-out examples."
     if isinstance(own.auroc, NotMeasured):
         return f"Detection: not measured: {own.auroc.reason}."
-    said = f"Detection: the rule separates held-out examples with AUROC {figure(own.auroc.value)}"
+    said = f"Detection: the rule separates held-out examples with AUROC {area(own.auroc.value)}"
     above = baselines_above(scores)
     if not above:
         others = [s for s, _ in measured_scores(scores) if s.detector != RULE]
@@ -138,7 +137,7 @@ def detection_sentence(scores: Sequence[DetectorScore]) -> str:
     rest = f" (and {len(above) - 1} more)" if len(above) > 1 else ""
     verb = "does better on the same examples: without the SAE it reaches"
     apart = "" if _overlap(own.auroc, best.auroc) is not True else ", though the intervals overlap"
-    reached = figure(best.auroc.value)
+    reached = area(best.auroc.value)
     return f"{said}; a plain baseline, {best.detector}{rest}, {verb} {reached}{apart}."
 
 
@@ -161,49 +160,25 @@ def calibration_sentence(calibration: Calibration | NotCalibrated | None) -> str
         f"confidence: {calibration.exceedances:,} of {calibration.frames:,} benign frames of "
         f"{calibration.suite} fire at threshold {figure(calibration.threshold)} "
         f"(upper bound {percent(calibration.bound)}); "
-        f"on benign frames kept apart: {rate(calibration.verified)}"
+        f"on benign frames kept apart: {rate(calibration.verified)}{_against_target(calibration)}"
     )
 
 
-def missed_variance(record: AuditRecord) -> str | None:
-    """How much of the activations' variance the SAE misses on the audited prompts."""
-    found = _centred(record.fidelity)
-    where = "on the audited prompts"
-    if found is None:
-        found, where = _centred(record.sae_quality), "on held-out text"
-    if found is None or isinstance(found.value, NotMeasured):
-        return None
-    return f"{percent(1 - found.value.value)} of the variance of the activations {where}"
-
-
-def _centred(measures: Iterable[NamedMeasure]) -> NamedMeasure | None:
-    known = [
-        m
-        for m in measures
-        if "explained variance" in m.name
-        and "uncentred" not in m.name
-        and isinstance(m.value, Measured)
-    ]
-    return known[0] if known else None
-
-
-def limits_of_the_claim(record: AuditRecord) -> tuple[str, ...]:
-    """What a reader must not take from the report."""
-    missed = missed_variance(record)
-    blind = f"The SAE misses {missed}" if missed else "How much the SAE misses was not measured"
-    weights = record.lock.model.quantisation or record.lock.model.dtype
+def false_positives_in_short(calibration: Calibration | NotCalibrated | None) -> str:
+    """The certified rate, and the one on frames that had no part in it."""
+    if not isinstance(calibration, Calibration):
+        return calibration_sentence(calibration)
     return (
-        "It does not say that the model is safe. It says where, in the prompts that were recorded, "
-        "the conditions of the named rules held.",
-        "A rule that did not fire is not absence: its interval bounds the rate only for prompts "
-        "like the ones recorded.",
-        f"{blind}; what lies there, no rule can see. Nothing is said of other hook points than "
-        f"{record.lock.sae.hook_point}.",
-        "An unknown verdict is neither yes nor no. It is counted, never dropped.",
-        "A rule's title, tags and labels are no evidence. Evidence is the held-out score beside "
-        "the baselines, and the causal test.",
-        "A causal verdict holds for its outcome, its doses and its prompts, not for every way in "
-        "which the concept can matter.",
-        f"The weights were audited as they were loaded ({weights}). In another precision it is "
-        "another model.",
+        f"≤ {percent(calibration.target_fpr)} certified; on fresh frames: "
+        f"{rate(calibration.verified)}{_against_target(calibration)}"
     )
+
+
+def _against_target(calibration: Calibration) -> str:
+    """What fresh benign frames say against the certificate, where they say anything."""
+    fresh = calibration.verified
+    if isinstance(fresh, NotMeasured) or fresh.value <= calibration.target_fpr:
+        return ""
+    if fresh.interval is not None and fresh.interval.low > calibration.target_fpr:
+        return ", so the certificate does not hold there"
+    return ", above the target, though the interval includes it"

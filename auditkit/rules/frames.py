@@ -9,7 +9,7 @@ from auditkit.core.locks import Frame, LockedRule, Scope
 from auditkit.core.measured import Measure
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
-from auditkit.core.verdicts import Truth, Verdict
+from auditkit.core.verdicts import Verdict
 from auditkit.rules.plan import Plan
 from auditkit.rules.stream import StreamEvaluator, StreamSnapshot, TokenSignals
 
@@ -75,6 +75,20 @@ class FrameAssembler:
         epos = self._eligible - 1 - self._scope.skip_first
         return Placement(frame=self._frame, epos=epos if epos >= 0 else None)
 
+    def place_run(self, role: Role, message: int, mask: int, n: int) -> tuple[int | None, int]:
+        """Place `n` tokens that are all alike: their frame, and how many of them belong to it.
+
+        Those that belong are the last ones: only the first of a frame are skipped.
+        """
+        first = self.place(role, message, mask)
+        eligible = not (mask & self._masked) and (
+            not self._scope.roles or role in self._scope.roles
+        )
+        if first.frame is None or not eligible:
+            return first.frame, 0
+        self._eligible += n - 1
+        return first.frame, max(0, min(n, self._eligible - self._scope.skip_first))
+
     def _open(self, frame: int) -> None:
         self._frame, self._eligible = frame, 0
 
@@ -134,7 +148,8 @@ class WatcherSnapshot:
 
     assembler: AssemblerSnapshot
     evaluator: StreamSnapshot
-    members: tuple[int, ...]
+    fired_at: int | None
+    last: int
     index: int
     open: int | None
     announced: bool
@@ -157,32 +172,39 @@ class RuleWatcher:
 
     def _begin(self, frame: int | None) -> None:
         self.evaluator.reset()
-        self._members: list[int] = []
+        self._fired_at: int | None = None
+        self._last = -1
         self._open, self._announced = frame, False
 
     def push(
         self, role: Role, message: int, mask: int, values: Mapping[str, int | None]
     ) -> list[FrameOutcome]:
         """Take the prompt's next token; return what it decided: an ended frame, an early firing."""
-        placed = self._assembler.place(role, message, mask)
+        return self.push_run(role, message, mask, values, 1)
+
+    def push_run(
+        self, role: Role, message: int, mask: int, values: Mapping[str, int | None], n: int
+    ) -> list[FrameOutcome]:
+        """Take the prompt's next `n` tokens, all alike: the same as n times `push`."""
+        frame, members = self._assembler.place_run(role, message, mask, n)
         outcomes: list[FrameOutcome] = []
-        if placed.frame is not None and placed.frame != self._open:
+        if frame is not None and frame != self._open:
             outcomes += self.finish()
-            self._begin(placed.frame)
-        if placed.epos is not None:
-            self._members.append(self._index)
-            self.evaluator.push([TokenSignals(role=role, values=values)])
-            if self.evaluator.latching and not self._announced:
+            self._begin(frame)
+        if members:
+            self._last = self._index + n - 1
+            before = self.evaluator.tokens
+            self.evaluator.push_run(TokenSignals(role=role, values=values), members)
+            fired = self.evaluator.fired
+            if fired is not None and not self._announced:
+                self._fired_at = self._index + n - members + fired - before
                 outcomes += self._early()
-        self._index += 1
+        self._index += n
         return outcomes
 
     def _early(self) -> list[FrameOutcome]:
-        verdict = self.evaluator.verdict()
-        if verdict.truth is not Truth.TRUE:
-            return []
         self._announced = True
-        return [self._outcome(verdict, final=False)]
+        return [self._outcome(self.evaluator.verdict(), final=False)]
 
     def finish(self) -> list[FrameOutcome]:
         """The verdict on the open frame, if there is one: call it when the prompt has ended."""
@@ -197,17 +219,22 @@ class RuleWatcher:
         return FrameOutcome(
             frame=self._open,
             verdict=verdict,
-            token=None if verdict.at is None else self._members[verdict.at],
+            token=None if verdict.at is None else self._token(),
             score=self.evaluator.score(),
             final=final,
         )
+
+    def _token(self) -> int:
+        """A latching rule fires where it became true, any other at the frame's last token."""
+        return self._last if self._fired_at is None else self._fired_at
 
     def snapshot(self) -> WatcherSnapshot:
         """The state between two tokens, to come back to."""
         return WatcherSnapshot(
             assembler=self._assembler.snapshot(),
             evaluator=self.evaluator.snapshot(),
-            members=tuple(self._members),
+            fired_at=self._fired_at,
+            last=self._last,
             index=self._index,
             open=self._open,
             announced=self._announced,
@@ -217,5 +244,6 @@ class RuleWatcher:
         """Go back to a snapshot of a watcher of the same rule."""
         self._assembler.restore(snapshot.assembler)
         self.evaluator.restore(snapshot.evaluator)
-        self._members, self._index = list(snapshot.members), snapshot.index
+        self._fired_at, self._last = snapshot.fired_at, snapshot.last
+        self._index = snapshot.index
         self._open, self._announced = snapshot.open, snapshot.announced

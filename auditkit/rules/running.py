@@ -26,8 +26,8 @@ Values = Sequence[int | None]
 class AggregateState(Protocol):
     """What an aggregate keeps between tokens."""
 
-    def add(self, values: Values) -> None:
-        """Take a token that the aggregate sees, with the value of every signal."""
+    def add(self, values: Values, n: int = 1) -> None:
+        """Take `n` tokens in a row that the aggregate sees, each with these values."""
 
     def held(self) -> Held:
         """What is known of the statistic so far."""
@@ -61,11 +61,11 @@ class _Largest:
         self.seen, self.unknown = 0, 0
         self.best: int | None = None
 
-    def add(self, values: Values) -> None:
+    def add(self, values: Values, n: int = 1) -> None:
         value = values[self.number]
-        self.seen += 1
+        self.seen += n
         if value is None:
-            self.unknown += 1
+            self.unknown += n
         elif self.best is None or value > self.best:
             self.best = value
 
@@ -96,13 +96,13 @@ class _Sum:
         self.is_mean = aggregate.statistic is Statistic.MEAN
         self.seen, self.unknown, self.total = 0, 0, 0
 
-    def add(self, values: Values) -> None:
+    def add(self, values: Values, n: int = 1) -> None:
         value = values[self.number]
-        self.seen += 1
+        self.seen += n
         if value is None:
-            self.unknown += 1
+            self.unknown += n
         else:
-            self.total += value
+            self.total += value * n
 
     def held(self) -> Held:
         share = self.seen if self.is_mean else 1
@@ -136,14 +136,14 @@ class _Count:
         self.static = min(static_ranks(test, signals), default=KNOWN)
         self.seen, self.true, self.unknown, self.rank = 0, 0, 0, KNOWN
 
-    def add(self, values: Values) -> None:
+    def add(self, values: Values, n: int = 1) -> None:
         judged = judge_token(self.test, values, self.signals)
-        self.seen += 1
+        self.seen += n
         if judged.truth is None:
-            self.unknown += 1
+            self.unknown += n
             self.rank = min(self.rank, judged.rank)
         elif judged.truth:
-            self.true += 1
+            self.true += n
 
     def held(self) -> Held:
         share = self.seen if self.is_frac else 1
@@ -181,11 +181,11 @@ class _Run:
         self.seen, self.rank = 0, KNOWN
         self.current, self.best, self.possible, self.possible_best = 0, 0, 0, 0
 
-    def add(self, values: Values) -> None:
+    def add(self, values: Values, n: int = 1) -> None:
         judged = judge_token(self.test, values, self.signals)
-        self.seen += 1
-        self.current = self.current + 1 if judged.truth else 0
-        self.possible = 0 if judged.truth is False else self.possible + 1
+        self.seen += n
+        self.current = self.current + n if judged.truth else 0
+        self.possible = 0 if judged.truth is False else self.possible + n
         self.best = max(self.best, self.current)
         self.possible_best = max(self.possible_best, self.possible)
         self.rank = min(self.rank, judged.rank)

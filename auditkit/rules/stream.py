@@ -65,19 +65,41 @@ class StreamEvaluator:
         self._tokens = 0
         self._fired: int | None = None
 
+    @property
+    def fired(self) -> int | None:
+        """Where in the frame a latching rule has become true, if it has."""
+        return self._fired
+
     def push(self, tokens: Sequence[TokenSignals]) -> None:
         """Take the next eligible tokens of the frame; KeyError if a signal's value is missing."""
         for token in tokens:
-            values = [
-                token.values[name] if signal.resolved else None
-                for name, signal in zip(self._names, self.plan.signals, strict=True)
-            ]
-            for aggregate, state in zip(self.plan.aggregates, self._states, strict=True):
-                if aggregate.sees(token.role):
-                    state.add(values)
-            if self.latching and self._fired is None and self._judge(self.plan.root).truth:
-                self._fired = self._tokens
-            self._tokens += 1
+            self.push_run(token, 1)
+
+    def push_run(self, token: TokenSignals, n: int) -> None:
+        """Take `n` eligible tokens that are all alike: the same as n times `push`."""
+        values = [
+            token.values[name] if signal.resolved else None
+            for name, signal in zip(self._names, self.plan.signals, strict=True)
+        ]
+        if not self.latching or self._fired is not None:
+            self._add(token.role, values, n)
+        elif n == 1:
+            self._add(token.role, values, 1)
+            if self._judge(self.plan.root).truth:
+                self._fired = self._tokens - 1
+        else:
+            before = self.snapshot()
+            self._add(token.role, values, n)
+            if self._judge(self.plan.root).truth:  # somewhere in the run: look for the token
+                self.restore(before)
+                for _ in range(n):
+                    self.push_run(token, 1)
+
+    def _add(self, role: Role, values: Sequence[int | None], n: int) -> None:
+        for aggregate, state in zip(self.plan.aggregates, self._states, strict=True):
+            if aggregate.sees(role):
+                state.add(values, n)
+        self._tokens += n
 
     def verdict(self) -> Verdict:
         """What the frame comes to if it ends after the tokens pushed so far."""

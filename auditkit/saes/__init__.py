@@ -11,12 +11,17 @@ from auditkit.saes.folding import (
 )
 from auditkit.saes.formats.saelens_folder import read_log_sparsity
 from auditkit.saes.sparse_autoencoder import SparseAutoencoder
+from auditkit.saes.watched import Operations, Path, WatchedEncoder, WatchedTokens
 
 __all__ = [
     "ArchitectureName",
     "Normalisation",
+    "Operations",
+    "Path",
     "SaeConfig",
     "SparseAutoencoder",
+    "WatchedEncoder",
+    "WatchedTokens",
     "Whitening",
     "check_fits",
     "fold_activation_scale",

@@ -110,8 +110,8 @@ class SparseAutoencoder:
         Raises InvalidInput for another width, NonFiniteActivations where x or a latent is NaN or
         infinite.
         """
-        x = self._checked(x)
-        size = self._chunk()
+        x = self.checked(x)
+        size = self.chunk_tokens()
         parts = [self._encode_chunk(chunk) for chunk in x.split(size)] if len(x) else []
         if not parts:
             return SparseLatents.empty(self.config.d_sae)
@@ -131,7 +131,7 @@ class SparseAutoencoder:
         self._check_latents(latents)
         if not isinstance(self._architecture, ElementWise):
             return self.encode(x).to_dense()[:, latents]
-        z, _ = self._encoder_input(self._checked(x))
+        z = self.encoder_input(self.checked(x))
         tensors = {name: self.tensors[name][latents] for name in self._architecture.per_latent}
         pre_acts = torch.addmm(tensors[self._architecture.bias], z, self.W_enc[:, latents])
         return self._architecture.acts(pre_acts, tensors)
@@ -185,18 +185,24 @@ class SparseAutoencoder:
         return torch.ones(len(x)) if affine is None else affine.scale.squeeze(1)
 
     def _encode_chunk(self, x: Float32[Tensor, "token d_in"]) -> SparseLatents:
-        z, _ = self._encoder_input(x)
-        out = self._product(len(x))
+        pre_acts = self.pre_acts(self.encoder_input(x))
+        return self._architecture.activate(pre_acts, self.tensors, self.config.k)
+
+    def pre_acts(self, z: Float32[Tensor, "token d_in"]) -> Float32[Tensor, "token d_sae"]:
+        """Pre-activations as latents compete or are cut off, of what `encoder_input` gives.
+
+        The memory is this thread's own and is overwritten by its next call.
+        """
+        out = self._product(len(z))
         torch.addmm(self.tensors[self._architecture.bias], z, self.W_enc, out=out)
         if self.config.rescale_acts_by_decoder_norm:
             out.mul_(self.decoder_norms)
-        return self._architecture.activate(out, self.tensors, self.config.k)
+        return out
 
-    def _encoder_input(
-        self, x: Float32[Tensor, "token d_in"]
-    ) -> tuple[Float32[Tensor, "token d_in"], TokenAffine | None]:
-        z, affine = normalise(x, self.config.normalize_activations)
-        return (z - self.b_dec if self.config.apply_b_dec_to_input else z), affine
+    def encoder_input(self, x: Float32[Tensor, "token d_in"]) -> Float32[Tensor, "token d_in"]:
+        """What the encoder's product is taken of: x normalised, and without b_dec if applied."""
+        z, _ = normalise(x, self.config.normalize_activations)
+        return z - self.b_dec if self.config.apply_b_dec_to_input else z
 
     def _affine(self, x: Float[Tensor, "token d_in"] | None) -> TokenAffine | None:
         if not self.config.normalize_activations.per_token:
@@ -207,9 +213,10 @@ class SparseAutoencoder:
                 f"{self.config.normalize_activations.value} needs each token's own scale",
                 help="pass the activations that were encoded: decode(latents, x)",
             )
-        return normalise(self._checked(x), self.config.normalize_activations)[1]
+        return normalise(self.checked(x), self.config.normalize_activations)[1]
 
-    def _checked(self, x: Float[Tensor, "token d_in"]) -> Float32[Tensor, "token d_in"]:
+    def checked(self, x: Float[Tensor, "token d_in"]) -> Float32[Tensor, "token d_in"]:
+        """Activations in float32; raises as `encode` does."""
         if x.shape[1] != self.config.d_in:
             raise InvalidInput(
                 f"SAE {self.config.name} reads activations of width {self.config.d_in}, "
@@ -235,7 +242,8 @@ class SparseAutoencoder:
                 f"and {int(latents.min())} to {int(latents.max())} are asked for"
             )
 
-    def _chunk(self) -> int:
+    def chunk_tokens(self) -> int:
+        """Into how many tokens at a time long batches are cut."""
         return max(16, min(MAX_CHUNK, PRODUCT_BYTES // (4 * self.config.d_sae)))
 
     def _product(self, tokens: int) -> Float32[Tensor, "token d_sae"]:

@@ -7,6 +7,7 @@ from auditkit.training.activations import ActivationMeta, ActivationStore
 from auditkit.training.harvest import harvest_activations
 from auditkit.training.plan import TrainPlan
 from auditkit.training.progress import HarvestEvent, HarvestProgress, TrainEvent, TrainProgress
+from auditkit.training.random_model import with_random_weights
 from auditkit.training.trainer import train_sae
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "TrainProgress",
     "harvest_activations",
     "train_sae",
+    "with_random_weights",
 ]

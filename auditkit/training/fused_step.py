@@ -169,6 +169,7 @@ class FusedStep:
             (p.W_enc_rows.numpy(), p.W_dec.numpy()),
             (m.W_enc_rows.numpy(), v.W_enc_rows.numpy(), m.W_dec.numpy(), v.W_dec.numpy()),
             constants,
+            plan.frozen_decoder,
         )
         for name, gradient in (("b_enc", b.b_enc_grad), ("b_dec", b_dec_grad)):
             mean, square = getattr(m, name), getattr(v, name)

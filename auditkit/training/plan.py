@@ -17,6 +17,10 @@ class TrainPlan:
     start (the decoder's is 1). A latent is dead when it was silent for `dead_after_tokens`
     tokens; AuxK then has `k_aux` of them explain the residual, at `aux_coefficient`.
     Rows above `high_norm_factor` × the median norm are not trained on.
+
+    With `frozen_decoder` the decoder's rows stay the random unit vectors that they start as, while
+    the encoder and both biases are trained: the floor that a trained dictionary has to beat
+    (Korznikov et al. 2026, "Sanity Checks for Sparse Autoencoders").
     """
 
     d_in: int
@@ -37,6 +41,7 @@ class TrainPlan:
     seed: int = 0
     held_out: int = 16_384
     high_norm_factor: float = 10.0
+    frozen_decoder: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.d_sae:

@@ -17,6 +17,12 @@ BREACHES = {
     "report/__init__.py": "import auditkit.store",
     "saes/__init__.py": "import transformers",
     "recording/__init__.py": "import duckdb",
+    "monitor/__init__.py": "import fastapi",
+    "serve/settings.py": "import auditkit.pipeline.workbench",
+    "serve/policy.py": "import transformers",
+    "integrations/inspect/samples.py": "import auditkit.pipeline.workbench",
+    "integrations/vllm/runner.py": "import auditkit.integrations.inspect.hooks",
+    "monitor/alerts.py": "import inspect_ai",
 }
 
 

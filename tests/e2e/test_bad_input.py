@@ -156,7 +156,7 @@ def test_an_audit_leaves_every_file_and_is_the_same_twice(audit: Path, command: 
     second = command("audit", audit, "--json")
     assert first.code == second.code == 1
     assert {name: (folder / name).read_bytes() for name in names} == texts
-    assert json.loads(second.out)["format"] == "auditkit-report/1"
+    assert json.loads(second.out)["format"] == "auditkit-report/2"
     assert rows(audit.parent / "store.duckdb") == before
 
 

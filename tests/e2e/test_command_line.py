@@ -16,8 +16,9 @@ COMMANDS = [
     ("audit",),
     ("record",),
     ("monitor",),
+    ("serve",),
     *(("rules", verb) for verb in ("lint", "test", "explain", "bind", "list", "schema")),
-    *(("sae", verb) for verb in ("train", "score", "inspect")),
+    *(("sae", verb) for verb in ("train", "compare", "score", "inspect")),
     *(("suites", verb) for verb in ("list", "import")),
 ]
 

@@ -9,8 +9,9 @@ from auditkit.core.locks import Frame, LockedLatent, Pool, Scope, Unit
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import compile_sql, explain_rule, parse_rules
+from tests.locked import make_rule, make_signal
 from tests.unit.rules.rule_texts import GOOD
-from tests.unit.rules.rules_worlds import calibrated_at, make_rule, make_signal
+from tests.unit.rules.rules_worlds import calibrated_at
 
 WEIGHTED = make_signal(
     "a", LockedLatent(latent=3, weight=0.5), LockedLatent(latent=8, weight=-0.25), unit=Unit.BARE

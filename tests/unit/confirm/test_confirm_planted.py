@@ -152,9 +152,11 @@ def test_controls_have_the_targets_norm(world: Planted) -> None:
 
 def test_rules_of_one_run_share_controls(world: Planted) -> None:
     pool = ControlPool()
-    _confirm(world, rule_on(CAUSAL), pool=pool)
+    # Without a look at the damage both are pushed as far as the plan says, by the same norm.
+    settings = replace(TINY, damage_texts=0)
+    _confirm(world, rule_on(CAUSAL), settings, pool=pool)
     before = pool.passes_saved
-    _confirm(world, rule_on(BROAD), pool=pool)
+    _confirm(world, rule_on(BROAD), settings, pool=pool)
     assert pool.passes_saved - before >= TINY.isotropic_controls
 
 

@@ -7,13 +7,14 @@ import dataclasses
 import pytest
 
 from auditkit.core.findings import FindingState
-from auditkit.core.locks import Severity
+from auditkit.core.locks import Calibration, Severity
 from auditkit.core.measured import Interval, Measured, NotMeasured
 from auditkit.report import ReportDocument, build_report, to_json
-from auditkit.report.figures import figure, measure, p_value, percent, rate
+from auditkit.report.facts import notes_of
+from auditkit.report.figures import area, figure, measure, p_value, percent, rate
 from auditkit.report.visible import escape_hidden, one_line, visible
-from auditkit.report.wording import best_detector
-from tests.report_sample import HARM, sample_audit, score
+from auditkit.report.wording import best_detector, false_positives_in_short
+from tests.report_sample import CONFIRMED, HARM, sample_audit, score
 
 
 def test_the_headline_counts_rules_and_names_the_gravest_that_fired() -> None:
@@ -118,3 +119,36 @@ def test_documents_find_a_rule_or_raise() -> None:
     assert doc.rule("harm.request") == HARM
     with pytest.raises(KeyError, match="none"):
         doc.rule("none")
+
+
+def test_an_auroc_below_one_is_never_rounded_to_one() -> None:
+    assert [area(v) for v in (0.743, 0.9995, 0.99999, 1.0)] == [
+        "0.743",
+        "0.9995",
+        "0.9999",
+        "1.000",
+    ]
+
+
+def test_fresh_frames_above_the_target_are_said_against_the_certificate() -> None:
+    assert isinstance(HARM.calibration, Calibration)
+
+    def said(low: float, value: float) -> str:
+        fresh = Measured(value=value, n=332, interval=Interval(low=low, high=0.05))
+        return false_positives_in_short(dataclasses.replace(HARM.calibration, verified=fresh))
+
+    assert said(0.0, 0.004).endswith("5.0%)")
+    assert said(0.007, 0.018).endswith("above the target, though the interval includes it")
+    assert said(0.012, 0.018).endswith("so the certificate does not hold there")
+
+
+def test_notes_that_latents_share_are_said_once() -> None:
+    notes = ("latent 3: few controls", "doses cut", "latent 5: few controls", "latent 9: none")
+    grouped = notes_of(dataclasses.replace(CONFIRMED, notes=notes))
+    assert grouped == ["latents 3, 5: few controls", "doses cut", "latent 9: none"]
+
+
+def test_the_report_says_first_what_it_claims_and_counts_beaten_rules() -> None:
+    document = build_report(sample_audit())
+    assert "three things about each of 3 rules and nothing else" in document.says
+    assert (document.headline.scored, document.headline.beaten) == (2, 1)

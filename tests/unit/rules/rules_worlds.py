@@ -19,9 +19,6 @@ from auditkit.core.locks import (
     NotCalibrated,
     Pool,
     Scope,
-    Selector,
-    Severity,
-    Status,
     Unit,
 )
 from auditkit.core.measured import Measured, NotMeasured
@@ -53,6 +50,7 @@ from auditkit.rules.ast import (
     TokenTest,
 )
 from auditkit.rules.render import render_condition
+from tests.locked import make_rule, make_signal
 
 N_LATENTS = 8
 ROLES = (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL)
@@ -169,55 +167,6 @@ def _coverage(world: World) -> Iterator[tuple[str, int, int]]:
             yield (world.recording, start, tokens[-1].token)
             if tokens[-1].token > start + 1:  # ranges may overlap
                 yield (world.recording, start + 1, start + 1)
-
-
-def make_rule(
-    condition: str,
-    *,
-    signals: tuple[LockedSignal, ...] | None = None,
-    let: tuple[tuple[str, str], ...] = (),
-    frame: Frame = Frame.CONVERSATION,
-    scope: Scope | None = None,
-    calibration: Calibration | NotCalibrated | None = None,
-) -> LockedRule:
-    """A locked rule around a condition; by default with one signal `a` on latent 0."""
-    return LockedRule(
-        id="planted.rule",
-        rev=1,
-        digest="0" * 64,
-        title="Planted",
-        description="",
-        severity=Severity.LOW,
-        status=Status.EXPERIMENTAL,
-        tags=(),
-        false_positives=("Unknown",),
-        frame=frame,
-        scope=scope or Scope(),
-        signals=signals or (make_signal("a", LockedLatent(latent=0)),),
-        let=let,
-        condition=condition,
-        calibration=calibration,
-        scores=(),
-        confirm=(),
-    )
-
-
-def make_signal(
-    name: str,
-    *latents: LockedLatent,
-    pool: Pool = Pool.WEIGHTED,
-    unit: Unit = Unit.FMAX,
-    unresolved: str | None = None,
-) -> LockedSignal:
-    """A locked signal."""
-    return LockedSignal(
-        name=name,
-        selector=Selector.INDEX,
-        pool=pool,
-        unit=unit,
-        latents=latents,
-        unresolved=unresolved,
-    )
 
 
 def calibrated_at(threshold: float) -> Calibration:

@@ -31,7 +31,8 @@ from auditkit.core.prompts import Role
 from auditkit.core.recordings import Provenance
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import parse_lock, read_lock, render_lock, write_lock
-from tests.unit.rules.rules_worlds import RandomRules, calibrated_at, make_rule, make_signal
+from tests.locked import make_rule, make_signal
+from tests.unit.rules.rules_worlds import RandomRules, calibrated_at
 
 MODEL = ModelIdentity(
     name="tiny",

@@ -14,7 +14,8 @@ from auditkit.core.locks import LockedLatent, LockedRule
 from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Truth
 from auditkit.rules import StreamEvaluator, TokenSignals, critical_threshold
-from tests.unit.rules.rules_worlds import calibrated_at, make_rule, make_signal
+from tests.locked import make_rule, make_signal
+from tests.unit.rules.rules_worlds import calibrated_at
 
 TWO = (make_signal("a", LockedLatent(latent=0)), make_signal("b", LockedLatent(latent=1)))
 

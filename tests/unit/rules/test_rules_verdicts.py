@@ -12,14 +12,13 @@ from auditkit.core.locks import Frame, LockedLatent, LockedRule, NotCalibrated, 
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import SignalPool, compile_sql, lower_rule, pool_signal, split_frames
+from tests.locked import make_rule, make_signal
 from tests.unit.rules.rules_worlds import (
     Token,
     World,
     as_float32,
     calibrated_at,
     load_worlds,
-    make_rule,
-    make_signal,
     run_sql,
     run_stream,
 )

@@ -118,25 +118,33 @@ def test_the_gradient_test_would_notice_a_missing_path_through_the_pre_bias():
     assert (full - decoder_path_only).abs().max() > 1e-3 * full.abs().max()
 
 
-def reference_step(state: TrainState, optimiser: torch.optim.Adam, x: torch.Tensor) -> None:
-    """Dense loss, autograd, torch's own Adam, projection and renormalisation."""
+def reference_step(
+    state: TrainState, optimiser: torch.optim.Adam, x: torch.Tensor, *, frozen: bool
+) -> None:
+    """Dense loss, autograd, torch's own Adam, projection and renormalisation; nothing of it for a
+    frozen decoder."""
     p = state.parameters
     dead = state.silent_tokens >= PLAN.dead_after_tokens
     with torch.no_grad():
         active = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, PLAN.k) > 0
     for name, gradient in dense_gradients(p, x, dead, PLAN).items():
         p.named()[name].grad = gradient
-    p.W_dec.grad -= (p.W_dec.grad * p.W_dec).sum(1, keepdim=True) * p.W_dec
+    if frozen:
+        p.W_dec.grad = None  # torch's Adam passes over it
+    else:
+        p.W_dec.grad -= (p.W_dec.grad * p.W_dec).sum(1, keepdim=True) * p.W_dec
     optimiser.param_groups[0]["lr"] = PLAN.learning_rate(state.step)
     optimiser.step()
-    p.W_dec.div_(p.W_dec.norm(dim=1, keepdim=True))
+    if not frozen:
+        p.W_dec.div_(p.W_dec.norm(dim=1, keepdim=True))
     state.silent_tokens += len(x)
     state.silent_tokens[active.any(0)] = 0
     state.step += 1
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["learnt decoder", "frozen decoder"])
 @pytest.mark.parametrize("make", [TorchStep, FusedStep])
-def test_steps_equal_autograd_with_torchs_adam(make):
+def test_steps_equal_autograd_with_torchs_adam(make, frozen):
     if make is FusedStep:
         pytest.importorskip("numba")
     ours, reference = random_state(), random_state()
@@ -146,11 +154,11 @@ def test_steps_equal_autograd_with_torchs_adam(make):
         betas=(PLAN.beta1, PLAN.beta2),
         eps=PLAN.eps,
     )
-    step = make(PLAN)
+    step = make(dataclasses.replace(PLAN, frozen_decoder=frozen))
     for number in range(PLAN.steps):
         x = random_batch(number)
         report = step(ours, x)
-        reference_step(reference, optimiser, x)
+        reference_step(reference, optimiser, x, frozen=frozen)
         assert (report.aux_loss is not None) == (report.dead > 0)
     assert ours.step == PLAN.steps
     assert torch.equal(ours.silent_tokens, reference.silent_tokens)
@@ -184,6 +192,21 @@ def test_decoder_rows_keep_norm_one(make):
         step(state, random_batch(number))
     norms = state.parameters.W_dec.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [TorchStep, FusedStep])
+def test_a_frozen_decoder_and_its_moments_stay_as_they_are_to_the_bit(make):
+    if make is FusedStep:
+        pytest.importorskip("numba")
+    state, step = random_state(), make(dataclasses.replace(PLAN, frozen_decoder=True))
+    before = {name: t.clone() for name, t in state.parameters.named().items()}
+    for number in range(4):
+        step(state, random_batch(number))
+    after = state.parameters.named()
+    assert torch.equal(after["W_dec"], before["W_dec"])
+    assert not bool(state.first_moments.W_dec.any() | state.second_moments.W_dec.any())
+    for name in ("W_enc_rows", "b_enc", "b_dec"):
+        assert not torch.equal(after[name], before[name])
 
 
 def test_only_auxk_moves_latents_that_win_no_token():

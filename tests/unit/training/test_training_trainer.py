@@ -97,12 +97,13 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["learnt decoder", "frozen decoder"])
 @pytest.mark.parametrize("kernel", ["torch", "numba"])
-def test_a_killed_and_resumed_run_ends_bit_equal(world, tmp_path, kernel):
+def test_a_killed_and_resumed_run_ends_bit_equal(world, tmp_path, kernel, frozen):
     if kernel == "numba":
         pytest.importorskip("numba")
     store, _ = world
-    plan = dataclasses.replace(PLAN, steps=60)
+    plan = dataclasses.replace(PLAN, steps=60, frozen_decoder=frozen)
     whole = tmp_path / "whole"
     undisturbed = train_sae(
         plan, store, name="x", kernel=kernel, checkpoint_dir=whole, checkpoint_every=10
@@ -169,6 +170,26 @@ def test_a_checkpoint_of_another_plan_is_refused(world, tmp_path):
     train_sae(dataclasses.replace(PLAN, steps=3), store, name="x", checkpoint_dir=tmp_path)
     with pytest.raises(MismatchError, match="belongs to another plan"):
         train_sae(dataclasses.replace(PLAN, steps=4), store, name="x", checkpoint_dir=tmp_path)
+
+
+def test_a_frozen_run_does_not_go_on_as_a_learning_one(world, tmp_path):
+    plan = dataclasses.replace(PLAN, steps=3, frozen_decoder=True)
+    train_sae(plan, world[0], name="x", checkpoint_dir=tmp_path)
+    with pytest.raises(MismatchError, match="belongs to another plan"):
+        train_sae(dataclasses.replace(PLAN, steps=3), world[0], name="x", checkpoint_dir=tmp_path)
+
+
+def test_a_frozen_decoder_is_the_seeds_own_draw_and_explains_less(world):
+    store, _ = world
+    plan = dataclasses.replace(PLAN, steps=150)
+    learnt = train_sae(plan, store, name="learnt")
+    frozen = train_sae(dataclasses.replace(plan, frozen_decoder=True), store, name="frozen")
+    drawn = initial_state(plan, store.rows(torch.arange(500))).parameters.W_dec
+    assert torch.equal(frozen.W_dec, drawn)
+    found = [s.config.metadata["auditkit"]["training"] for s in (learnt, frozen)]
+    assert found[1]["plan"]["frozen_decoder"] is True
+    variances = [card["held_out_explained_variance"] for card in found]
+    assert variances[0] > variances[1] + 0.05 > 0.05
 
 
 def test_a_damaged_checkpoint_is_refused(world, tmp_path):
