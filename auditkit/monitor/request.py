@@ -19,6 +19,7 @@ from auditkit.monitor.alerts import Cost, RowResult
 from auditkit.monitor.branches import Branches
 from auditkit.monitor.columns import Places, new_tokens
 from auditkit.monitor.completion import can_continue, last_column, whole_rows
+from auditkit.monitor.deferral import Deferral
 from auditkit.monitor.ending import Ended, conclude_rows, write_back
 from auditkit.monitor.request_rows import RequestRows, Seen, Shown
 from auditkit.monitor.row import Row, Setting
@@ -59,6 +60,8 @@ class Request(RequestRows):
         self._places: Places | None = None
         self._shown: dict[int, Sequence[Entry] | None] = {}
         self._held: list[tuple[Places, Shown]] = []
+        self._raw: dict[int, Tensor] = {}
+        self._deferral = Deferral(setting.watches)
 
     @property
     def is_new(self) -> bool:
@@ -165,7 +168,10 @@ class Request(RequestRows):
             for number, watched in enumerate(self._setting.watches):
                 if watched.hook_point == hook_point:
                     self._shown[number] = None
-                    self._shown[number] = watched.encode(seen)
+                    if self._may_wait(passed):
+                        self._raw[number] = seen.detach().clone()
+                    else:
+                        self._shown[number] = watched.encode(seen)
                     self._spend(watched, len(seen))
             return self._steered(passed, hook_point, x)
         except Exception as error:
@@ -174,8 +180,8 @@ class Request(RequestRows):
 
     def passed(self, passed: Pass) -> None:
         """The pass is through: its tokens are part of the sequences, unless they are drafts."""
-        places, shown = self._places, self._shown
-        self._places, self._shown = None, {}
+        places, shown, raw = self._places, self._shown, self._raw
+        self._places, self._shown, self._raw = None, {}, {}
         self._cache, self._end = passed.cache, passed.start + passed.columns
         if self._plain:
             self._attention = passed.attention
@@ -183,6 +189,12 @@ class Request(RequestRows):
                 self._outfit.chained(passed.cache, self)
         if places is None or self._results is not None:
             return
+        if raw and len(raw) == len(self._setting.watches):
+            self._deferral.add(places, raw)
+            if self._deferral.is_due:
+                self._guarded(self._read_deferred)
+            return
+        self._guarded(self._read_deferred)
         if passed.paths is not None:
             self._guarded(lambda: self._grow(passed, shown))
         elif self._call is not None and self._call.drafted:
@@ -203,7 +215,7 @@ class Request(RequestRows):
     def finished(self, sequences: Int[Tensor, "row pos"]) -> Int[Tensor, "row pos"]:
         """Conclude the rows that generate returns; put other replies in where an action asks."""
         assert self._call is not None
-        ended: list[Ended] = []
+        self._guarded(self._read_deferred)
         self._guarded(lambda: self._complete(sequences))
         ended = [Ended(row, self._reply_of(row), self._whole(row)) for row in self._rows]
         self._results = self._results_of(ended)
@@ -218,6 +230,7 @@ class Request(RequestRows):
 
     def failed(self, error: BaseException) -> None:
         """The generation broke off: conclude what was seen, without its end."""
+        self._guarded(self._read_deferred)
         for row in self._rows:
             row.cancel(f"{type(error).__name__}: {error}")
         ended = [Ended(row, [], []) for row in self._rows]
@@ -247,6 +260,17 @@ class Request(RequestRows):
         elif self._plain and passed.attention is not None:
             real = passed.attention.cpu().numpy().astype(bool)
         return new_tokens(passed, self._rows, stride, real)
+
+    def _may_wait(self, passed: Pass) -> bool:
+        """Does nothing depend on reading this pass's tokens now? (Their verdicts stay the same.)"""
+        setting, call = self._setting, self._call
+        if setting.actions or setting.on_token is not None or setting.policy.error_closed:
+            return False
+        return call is not None and not call.mapped and not call.drafted and passed.columns == 1
+
+    def _read_deferred(self) -> None:
+        for places, shown in self._deferral.read(self._fail):
+            self._commit(places, shown)
 
     def _accept(self, ids: Tensor, done: Tensor, ended: list[int]) -> None:
         assert self._call is not None
