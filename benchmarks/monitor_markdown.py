@@ -17,7 +17,8 @@ def to_markdown(result: dict[str, Any], what: Mapping[str, str]) -> str:
         "",
         "A pair is the seconds of a whole `generate` under watch (entering, leaving and fetching "
         "the results included) over the mean of the two bare runs of the same round. The control "
-        "is one bare run over the other: no cost below its spread can be told from noise.",
+        "is one bare run over the other: no cost below its spread can be told from noise. A goal "
+        "is met or missed where the whole interval says so, else undecided.",
     ]
     for size, measured in result["batches"].items():
         lines += _table(size, measured, result["goals"], what)
@@ -93,4 +94,6 @@ def _cost(own: dict[str, Any], key: str) -> str:
 def _goal(own: dict[str, Any], goal: dict[str, float], key: str) -> str:
     if key not in goal:
         return ""
-    return f"≤ {goal[key]:.0%}: {'met' if own[key] - 1 <= goal[key] else 'missed'}"
+    low, high = (bound - 1 for bound in own[f"{key}_interval_95"])
+    found = "met" if high <= goal[key] else "missed" if low > goal[key] else "undecided"
+    return f"≤ {goal[key]:.0%}: {found}"

@@ -74,25 +74,34 @@ def run_controls(
     *,
     sign: int,
 ) -> None:
-    """Run every control, unless `futility_hits` of one kind have already done what the target did.
+    """Run every matched latent, and random directions until the target has plainly lost.
 
-    `own` [prompt] is the target's effect on the same prompts. The p-value of a test that stops is
-    that of Besag & Clifford (1991), see `analysis.sequential_rank_p`: no test that stops could
-    have been significant.
+    Lost is where `futility_hits` of one kind have done what the target did. The matched latents
+    run to the last even then, and each other kind gets its first draw: a verdict always stands
+    beside all three. `own` [prompt] is the target's effect on the same prompts. The p-value of a
+    lost test is that of Besag & Clifford (1991), see `analysis.sequential_rank_p`: none could have
+    been significant.
     """
     bar = float(sign * own.mean())
+    lost: Arm | None = None
+    run_so_far = 0
     for arm in CONTROL_ARMS:
         units = controls.by_arm[arm]
         hits = 0
         for numbers in draws(len(units)):
             found = run_arm(run, wanted(arm), numbers, units, effects)
+            run_so_far += len(numbers)
             hits += int(np.count_nonzero(sign * found.mean(axis=1) >= bar))
-            if hits >= run.settings.futility_hits:
-                run.notes.append(
-                    f"{wanted(arm).op}: {hits} of the first {numbers[-1] + 1} controls "
-                    f"({arm.value}) did at least as much, so no more were run"
-                )
-                return
+            if lost is None and hits >= run.settings.futility_hits:
+                lost = arm
+            if lost is not None and arm is not Arm.LATENT:
+                break
+    total = sum(len(units) for units in controls.by_arm.values())
+    if lost is not None and run_so_far < total:
+        run.notes.append(
+            f"{wanted(lost).op}: at least {run.settings.futility_hits} controls ({lost.value}) did "
+            f"as much, so {run_so_far} of {total} controls were run"
+        )
 
 
 def draws(n: int) -> Iterator[list[int]]:

@@ -24,8 +24,9 @@ class ConfirmSettings:
 
     Controls run on the first `control_prompts` of the neutral prompts. `ladder` is the ratio
     between neighbouring norms that doses are snapped to, so that targets can share controls. A
-    test stops drawing controls once `futility_hits` of one kind beat the target: its p can no
-    longer become small. `batch_tokens` bounds the tokens of one forward pass.
+    test stops drawing random directions once `futility_hits` controls of one kind beat the target:
+    its p can no longer become small; matched latents are never left out. `batch_tokens` bounds
+    the tokens of one forward pass.
     """
 
     prompts: int = 64
