@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from auditkit.cli import audit, monitor, record, rules, sae, serve, suites
+from auditkit.cli import audit, monitor, record, report, rules, sae, serve, suites
 from auditkit.core.errors import AuditkitError
 
 EPILOG = (
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("audit")(audit.audit)
 app.command("record")(record.record)
+app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.command("serve")(serve.serve)
 app.add_typer(rules.app, name="rules")

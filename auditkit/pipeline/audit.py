@@ -9,7 +9,7 @@ from pathlib import Path
 from auditkit.config import AuditDocument, Located, load_audit
 from auditkit.core.audits import AuditRecord, MatchView, SuiteSummary
 from auditkit.core.confirmations import Confirmation
-from auditkit.core.errors import ExitCode, InvalidInput, RunFailed
+from auditkit.core.errors import ExitCode, InvalidInput
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import Calibration, Lock, Severity
 from auditkit.core.progress import Progress
@@ -19,10 +19,11 @@ from auditkit.findings import build_views, evaluate_lock, evaluate_rule
 from auditkit.pipeline.bind import bind_recorded, binding_suites
 from auditkit.pipeline.causes import run_causal_tests
 from auditkit.pipeline.fidelity import measure_on_suites
+from auditkit.pipeline.report_files import make_folder, write_report
 from auditkit.pipeline.rule_files import load_rule_documents
 from auditkit.pipeline.summaries import card_measures, list_limits, summarise_suite
 from auditkit.pipeline.workbench import Workbench
-from auditkit.report import build_report, to_html, to_json, to_markdown, to_sarif, to_terminal
+from auditkit.report import build_report, to_json, to_terminal
 from auditkit.rules import RuleDocument, write_lock
 from auditkit.store import Store, open_store
 from auditkit.suites import load_suite
@@ -57,9 +58,9 @@ def run_audit(file: Path, *, fail_on: str, progress: Progress) -> AuditOutcome:
         # Scales and densities need a reference; without any other, the audited prompts are it.
         needed = {s.name: s for s in subjects}
     folder = located.resolve(located.document.output)
-    _make_folder(folder)
+    make_folder(folder)
     path = located.resolve(located.document.store)
-    _make_folder(path.parent)
+    make_folder(path.parent)
     with open_store(path) as store:
         record = _audit(located, rules, needed, subjects, store, progress)
     write_lock(record.lock, folder / "rules.lock.json")
@@ -233,39 +234,10 @@ def _suites(
 
 def _report(record: AuditRecord, folder: Path, threshold: Severity | None) -> AuditOutcome:
     document = build_report(record)
-    files = {
-        "report.html": to_html(document),
-        "report.md": to_markdown(document),
-        "report.json": to_json(document),
-        "findings.sarif": to_sarif(document),
-    }
-    for name, text in files.items():
-        _write_whole(folder / name, text)
+    page = write_report(document, folder)
     return AuditOutcome(
         folder=folder,
-        terminal=to_terminal(document) + f"\nreport: {folder / 'report.html'}",
-        json=files["report.json"],
+        terminal=to_terminal(document) + f"\nreport: {page}",
+        json=to_json(document),
         exit_code=exit_code_of(record.findings, threshold),
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it."""
-    half = path.with_name(path.name + ".part")
-    try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot be written: {error}",
-            help="make room or name another output folder; what was recorded is kept",
-        ) from None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFailed(
-            f"{folder}: cannot be made: {error}", help="name a folder that can be written"
-        ) from None

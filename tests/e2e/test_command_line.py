@@ -15,6 +15,7 @@ Run = Callable[..., Ended]
 COMMANDS = [
     ("audit",),
     ("record",),
+    ("report",),
     ("monitor",),
     ("serve",),
     *(("rules", verb) for verb in ("lint", "test", "explain", "bind", "list", "schema")),
@@ -89,3 +90,19 @@ def test_binding_without_recordings_says_what_to_record(command: Run, tmp_path: 
     )  # fmt: skip
     assert ended.code == 2
     assert "auditkit record builtin/" in ended.err
+
+
+def test_a_report_is_rendered_again_to_the_same_bytes(command: Run, tmp_path: Path) -> None:
+    sample = ROOT / "reports" / "smollm2"
+    ended = command("report", str(sample / "report.json"), "--out", str(tmp_path / "again"))
+    assert ended.code == 0
+    for name in ("report.html", "report.md", "report.json", "findings.sarif"):
+        assert (tmp_path / "again" / name).read_bytes() == (sample / name).read_bytes(), name
+
+
+def test_a_file_that_is_no_report_is_refused(command: Run, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"format": "something else"}')
+    ended = command("report", str(tmp_path / "report.json"))
+    assert ended.code == 2
+    assert "not a report that this version reads" in ended.err
+    assert command("report", str(tmp_path / "nowhere.json")).code == 2
