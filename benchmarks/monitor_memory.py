@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit" / "models")]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests" / "unit" / "models"))
 
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.models import load_model
