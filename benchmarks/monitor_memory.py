@@ -23,9 +23,8 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests" / "unit" / "models"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "unit" / "models"))
 
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.models import load_model
@@ -34,6 +33,7 @@ from auditkit.rules import read_lock
 from auditkit.saes import load_sae
 from auditkit.suites import load_suite
 
+ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 10_000
 BATCH, REPLY = 8, 128
 
