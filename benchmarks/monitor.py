@@ -3,16 +3,17 @@
     python benchmarks/monitor.py [--model SOURCE] [--sae FOLDER] [--batches 1 8] [--rounds 20 10]
                                  [--new-tokens 48] [--threads 2] [--json FILE] [--markdown FILE]
 
-Greedy replies of a fixed length to chat prompts. Candidates, interleaved, each beside bare runs:
+Greedy replies of a fixed length to chat prompts. Candidates, each in lockstep with a bare
+`network.generate` (a token of one, a token of the other: see `lockstep.py`):
 
-- bare: `network.generate` (the second bare run of a round is the control: what noise alone does);
+- control: a second bare generation (what noise alone does);
 - threshold: a Monitor with 20 rules over 64 live latents of the SAE with one threshold for all
   latents (the inference form of BatchTopK), its value the mean k-th pre-activation;
 - topk: the same rules and latents on the TopK SAE itself, where all latents compete;
 - full: the whole SAE at one hook point (`sae.encode` on every token of every pass).
 
-A pair is a candidate's seconds over the mean of the round's two bare runs; the control's pair is
-one bare run over the other. Beside the measurement stands the arithmetic: multiply-adds of the
+A pair is the candidate's seconds over the bare generation's beside it; which of the two begins
+changes from round to round. Beside the measurement stands the arithmetic: multiply-adds of the
 watched rows, or of the whole encoder on the share of tokens that need it, over the model's own.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import StoppingCriteriaList
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -41,6 +43,7 @@ from auditkit.saes import Operations, SparseAutoencoder, WatchedEncoder, load_sa
 from auditkit.saes import Path as Decided
 from auditkit.saes.watched import TRIED_TOKENS
 from auditkit.suites import load_suite
+from benchmarks.lockstep import Pause, Turn, lockstep
 from benchmarks.monitor_locks import build_lock, live_latents, threshold_of, thresholded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,10 +84,12 @@ def asked(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return questions[:count]
 
 
-def generation(model: LanguageModel, batch: TokenBatch, new_tokens: int) -> Callable[[], Tensor]:
-    """A greedy `network.generate` of exactly `new_tokens` tokens a row."""
+def generation(
+    model: LanguageModel, batch: TokenBatch, new_tokens: int
+) -> Callable[[Pause], Tensor]:
+    """A greedy `network.generate` of exactly `new_tokens` tokens a row, pausing at each."""
 
-    def generate() -> Tensor:
+    def generate(pause: Pause) -> Tensor:
         out: Tensor = model.network.generate(
             batch.ids,
             attention_mask=batch.attention.long(),
@@ -92,6 +97,7 @@ def generation(model: LanguageModel, batch: TokenBatch, new_tokens: int) -> Call
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
             pad_token_id=model.pad_id,
+            stopping_criteria=StoppingCriteriaList([Turn(pause)]),
         )
         return out
 
@@ -119,14 +125,24 @@ def candidates(model: LanguageModel, sae: SparseAutoencoder, x: Tensor) -> list[
         made.append(Candidate(name, _monitored(monitor), monitor.watches[0].encoder))
 
     def full(generate: Callable[[], Tensor]) -> None:
+        own = threading.get_ident()
+
         def encode(x: Tensor, start: int) -> None:
             del start
-            sae.encode(x.flatten(0, 1))
+            if threading.get_ident() == own:
+                sae.encode(x.flatten(0, 1))
 
         with model.watch(sae.hook_point, encode):
             generate()
 
-    return [*made, Candidate("full", full)]
+    def control(generate: Callable[[], Tensor]) -> None:
+        generate()
+
+    return [
+        Candidate("control", control),
+        *made,
+        Candidate("full", full),
+    ]
 
 
 def _monitored(monitor: Monitor) -> Callable[[Callable[[], Tensor]], None]:
@@ -140,34 +156,27 @@ def _monitored(monitor: Monitor) -> Callable[[Callable[[], Tensor]], None]:
 
 
 def time_rounds(
-    generate: Callable[[], Tensor], others: Sequence[Candidate], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of every run; each round has two bare runs, the others between them in turn."""
-    seconds: dict[str, list[float]] = {n: [] for n in ("bare", "again", *(c.name for c in others))}
+    generate: Callable[[Pause], Tensor], others: Sequence[Candidate], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each candidate and of the bare generation in lockstep with it, every round."""
+    seconds: dict[str, list[tuple[float, float]]] = {c.name: [] for c in others}
+
+    def bare(pause: Pause) -> None:
+        generate(pause)
+
     for number in range(-1, rounds):
-        turn = [others[(i + number) % len(others)] for i in range(len(others))]
-        half = len(turn) // 2 + number % 2
-        order: list[Candidate | str] = ["bare", *turn[:half], "again", *turn[half:]]
-        for each in order if number % 2 else reversed(order):
-            started = time.perf_counter()
-            if isinstance(each, str):
-                generate()
+        for each in others:
+
+            def watched(pause: Pause, each: Candidate = each) -> None:
+                each.run(lambda: generate(pause))
+
+            if number % 2:
+                beside, own = lockstep(bare, watched)
             else:
-                each.run(generate)
-            taken = time.perf_counter() - started
+                own, beside = lockstep(watched, bare)
             if number >= 0:
-                seconds[each if isinstance(each, str) else each.name].append(taken)
+                seconds[each.name].append((own, beside))
     return seconds
-
-
-def ratios_of(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Each candidate's seconds over the mean of its round's bare runs."""
-    bare = [(a + b) / 2 for a, b in zip(seconds["bare"], seconds["again"], strict=True)]
-    ratios = {"control": [a / b for a, b in zip(seconds["again"], seconds["bare"], strict=True)]}
-    for name, own in seconds.items():
-        if name not in ("bare", "again"):
-            ratios[name] = [a / b for a, b in zip(own, bare, strict=True)]
-    return ratios
 
 
 def summarise(ratios: Sequence[float]) -> dict[str, Any]:
@@ -247,12 +256,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for size, rounds in zip(arguments.batches, arguments.rounds, strict=True):
         batch = model.pad(prompts[:size], side="left")
         seconds = time_rounds(generation(model, batch, arguments.new_tokens), others, rounds)
-        bare = [*seconds["bare"], *seconds["again"]]
+        bare = [beside for pairs in seconds.values() for _, beside in pairs]
+        ratios = {name: [a / b for a, b in pairs] for name, pairs in seconds.items()}
         measured[str(size)] = {
             "prompt_columns": batch.ids.shape[1],
             "bare_ms_per_step": 1000 * float(np.median(bare)) / arguments.new_tokens,
             "seconds": seconds,
-            "ratios": {name: summarise(own) for name, own in ratios_of(seconds).items()},
+            "ratios": {name: summarise(own) for name, own in ratios.items()},
         }
         print(f"batch {size}: done", file=sys.stderr)
     return {
@@ -267,7 +277,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "rules": RULES,
         "latents": LATENTS,
         "batches": measured,
-        "arithmetic": arithmetic(model, sae, others),
+        "arithmetic": arithmetic(model, sae, others[1:]),
         "shortcut": shortcut_shares(sae, x, live_latents(sae.encode(x), LATENTS)),
         "goals": GOALS,
     }

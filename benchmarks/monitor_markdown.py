@@ -16,9 +16,10 @@ def to_markdown(result: dict[str, Any], what: Mapping[str, str]) -> str:
         f"of {result['suite']}. Record only. Written by `python benchmarks/monitor.py`.",
         "",
         "A pair is the seconds of a whole `generate` under watch (entering, leaving and fetching "
-        "the results included) over the mean of the two bare runs of the same round. The control "
-        "is one bare run over the other: no cost below its spread can be told from noise. A goal "
-        "is met or missed where the whole interval says so, else undecided.",
+        "the results included) over those of a bare one beside it: the two take turns at every "
+        "token, so that a slow spell of the machine meets both. The control is one bare "
+        "generation beside another: no cost below its spread can be told from noise. A goal is "
+        "met or missed where the whole interval says so, else undecided.",
     ]
     for size, measured in result["batches"].items():
         lines += _table(size, measured, result["goals"], what)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.float64]
 
@@ -29,11 +28,20 @@ def difference_of_means(x: Floats, y: NDArray[np.bool_], test: Floats) -> Floats
 
 def logistic_regression(x: Floats, y: NDArray[np.bool_], test: Floats) -> Floats:
     """Scores of an L2 logistic regression on standardised dense activations (C = 0.1)."""
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, class_weight="balanced")
-    )
-    model.fit(x, y)
-    return np.asarray(model.decision_function(test), dtype=np.float64)
+    weights, bias = fit_logistic(x, y)
+    return np.asarray(test @ weights + bias, dtype=np.float64)
+
+
+def fit_logistic(x: Floats, y: NDArray[np.bool_]) -> tuple[Floats, float]:
+    """Weights [d_in] and bias of that regression, on `x` as it is."""
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    deviation[deviation == 0] = 1.0
+    model = LogisticRegression(C=0.1, max_iter=5000, class_weight="balanced")
+    model.fit((x - mean) / deviation, y)
+    coefficients = np.asarray(model.coef_, dtype=np.float64)
+    bias = np.asarray(model.intercept_, dtype=np.float64)
+    weights: Floats = coefficients[0] / deviation
+    return weights, float(bias[0] - mean @ weights)
 
 
 def text_only(texts: Sequence[str], y: NDArray[np.bool_], test: Sequence[str]) -> Floats | None:

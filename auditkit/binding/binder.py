@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from auditkit.binding.calibration import certify
 from auditkit.binding.context import BindContext
+from auditkit.binding.directions import check_completed
+from auditkit.binding.percentiles import with_percentiles
 from auditkit.binding.recorded import RecordedSuite, read_frames, signal_frames
 from auditkit.binding.scoring import score_baselines, score_rule, verified_rate
 from auditkit.binding.signals import LatentStats, bind_signal
@@ -29,10 +31,10 @@ from auditkit.core.prompts import Split
 from auditkit.core.recordings import Recording
 from auditkit.rules import (
     ConfirmDocument,
-    ContrastSelect,
     RuleDocument,
     critical_threshold,
     draft_rule,
+    signal_examples,
 )
 
 GOOD_AUROC = 0.85
@@ -53,6 +55,7 @@ def bind_rules(
                 "models or SAEs",
                 help="bind from recordings of one model and one SAE",
             )
+    check_completed(rules, context)
     report.begin("bind rules", len(rules))
     stats = LatentStats.read(context.store, context.reference, first.sae.d_sae)
     bound: list[LockedRule] = []
@@ -80,7 +83,7 @@ def bind_rule(
     )
     locked = replace(
         draft_rule(rule),
-        signals=signals,
+        signals=with_percentiles(rule, signals, context),
         calibration=None,
         confirm=tuple(_plan(c) for c in rule.confirm),
     )
@@ -123,9 +126,8 @@ def _is_read(rule: RuleDocument, name: str) -> bool:
 def _scores(
     rule: RuleDocument, locked: LockedRule, context: BindContext
 ) -> tuple[DetectorScore, ...]:
-    contrast = next(
-        (s.select for s in rule.signals.values() if isinstance(s.select, ContrastSelect)), None
-    )
+    contrasts = map(signal_examples, rule.signals.values())
+    contrast = next((c for c in contrasts if c is not None), None)
     if contrast is None:
         return ()
     positive = _frames(locked, context.recording_of(contrast.positive), context)
@@ -161,6 +163,12 @@ def _standing(locked: LockedRule, scores: Sequence[DetectorScore]) -> dict[str, 
     if better:
         best = max(better, key=lambda name: measured[name])
         notes.append(f"A plain baseline does better here: {best} ({measured[best]:.3f}).")
+    for signal in locked.signals:
+        if signal.labels is not None and signal.unresolved is None:
+            notes.append(
+                f"The latents of {signal.name!r} were chosen by their labels, which are no "
+                "evidence of what they do."
+            )
     if isinstance(locked.calibration, NotCalibrated):
         notes.append(f"Not calibrated: {locked.calibration.reason}.")
     return {"status": status, "notes": tuple(notes)}

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from auditkit.binding.needs import example_suite
+from auditkit.core.directions import LockedDirection
 from auditkit.core.errors import InvalidInput
 from auditkit.core.recordings import Provenance, Recording
 from auditkit.core.tokens import TokenMask
-from auditkit.rules import ExampleSet
+from auditkit.rules import ExampleSet, LabelTable, RuleDocument, signal_examples
 from auditkit.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedDirection:
+    """A direction with the offset and scale that turn x·v into the signal's value."""
+
+    direction: LockedDirection
+    offset: float
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfitted:
+    """Why a signal has no direction."""
+
+    reason: str
+
+
+def _no_directions() -> dict[tuple[str, str], FittedDirection | Unfitted]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +40,7 @@ class BindContext:
 
     `recordings` maps suite references, and names of inline example suites, to recordings;
     `reference` names the store's latent statistics; `masked` are the token masks left out.
+    `labels` are label tables by the names that rules use, `directions` what `fit_directions` found.
     """
 
     store: Store
@@ -28,6 +50,22 @@ class BindContext:
     high_norm: float | None
     provenance: Provenance
     seed: int = 0
+    labels: Mapping[str, LabelTable] = field(default_factory=dict[str, LabelTable])
+    directions: Mapping[tuple[str, str], FittedDirection | Unfitted] = field(
+        default_factory=_no_directions
+    )
+
+    def recordings_of(self, rule: RuleDocument) -> tuple[Recording, ...]:
+        """The recordings that `rule` selects from, is scored on, and is calibrated on."""
+        found: dict[str, Recording] = {}
+        for contrast in map(signal_examples, rule.signals.values()):
+            for side in (contrast.positive, contrast.negative) if contrast else ():
+                recording = self.recording_of(side)
+                found[recording.id] = recording
+        if rule.calibrate is not None:
+            recording = self.recording(rule.calibrate.suite)
+            found[recording.id] = recording
+        return tuple(found.values())
 
     def recording_of(self, examples: ExampleSet) -> Recording:
         """The recording of one side of a contrast."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from auditkit.core.fingerprint import fingerprint
 from auditkit.core.prompts import Message, Prompt, Role, Suite
-from auditkit.rules import ContrastSelect, ExampleSet, PromptExample, RuleDocument
+from auditkit.rules import ExampleSet, PromptExample, RuleDocument, signal_examples
 
 
 def suites_needed(rules: Sequence[RuleDocument]) -> tuple[str, ...]:
@@ -14,10 +14,10 @@ def suites_needed(rules: Sequence[RuleDocument]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for rule in rules:
         for signal in rule.signals.values():
-            if isinstance(signal.select, ContrastSelect):
-                for side in (signal.select.positive, signal.select.negative):
-                    if side.suite is not None:
-                        found[side.suite] = None
+            contrast = signal_examples(signal)
+            for side in (contrast.positive, contrast.negative) if contrast else ():
+                if side.suite is not None:
+                    found[side.suite] = None
         if rule.calibrate is not None:
             found[rule.calibrate.suite] = None
     return tuple(found)

@@ -110,7 +110,7 @@ def frame_statistics(
     table = store.activations(suite.recording)
     token = table.column("token").to_numpy()
     place = np.searchsorted(tokens, token).clip(max=len(tokens) - 1)
-    inside = tokens[place] == token
+    inside = (tokens[place] == token) & (table.column("latent").to_numpy() < d_sae)
     row = frame_of[place[inside]]
     latent = table.column("latent").to_numpy()[inside].astype(np.int64)
     value = table.column("value").to_numpy()[inside].astype(np.float64)
@@ -139,8 +139,18 @@ def _largest(
 def signal_frames(
     store: Store, suite: RecordedSuite, signals: Sequence[LockedSignal]
 ) -> list[list[TokenSignals]]:
-    """Every frame's tokens with the pooled value of each signal (None: not covered)."""
-    pools = {s.name: SignalPool(s) for s in signals if s.unresolved is None}
+    """Every frame's tokens with the pooled value of each signal (None: not covered).
+
+    A direction covers nothing in a recording that was not completed for it.
+    """
+    lacking = store.lacks_directions(
+        suite.recording, [s.direction.digest for s in signals if s.direction]
+    )
+    pools = {
+        s.name: SignalPool(s)
+        for s in signals
+        if s.unresolved is None and not (s.direction and s.direction.digest in lacking)
+    }
     wanted = sorted({x.latent for s in signals for x in s.latents})
     active: dict[int, tuple[list[int], list[float]]] = {}
     if wanted:

@@ -17,7 +17,7 @@ from auditkit.binding.baselines import (
     text_only,
 )
 from auditkit.binding.recorded import RecordedSuite, signal_frames
-from auditkit.core.locks import DetectorScore, LockedRule
+from auditkit.core.locks import DetectorScore, LockedRule, Scope
 from auditkit.core.measured import Measure, Measured, NotMeasured
 from auditkit.core.statistics import auroc, binomial_rate
 from auditkit.core.verdicts import Truth
@@ -58,10 +58,10 @@ def score_baselines(
     store: Store,
 ) -> tuple[DetectorScore, ...]:
     """Difference of means and logistic regression on dense activations, and text alone."""
-    role = rule.scope.roles[0].value if len(rule.scope.roles) == 1 else "all"
+    role = pooled_role(rule.scope)
     (ps, pt), (ns, nt) = positive.divided(holdout), negative.divided(holdout)
     scores: list[DetectorScore] = []
-    dense = [_dense(store, suite, role) for suite in (ps, ns, pt, nt)]
+    dense = [pooled_means(store, suite, role) for suite in (ps, ns, pt, nt)]
     x, y = _stacked(dense[0], dense[1])
     for name, detector in (
         (DIFFERENCE_OF_MEANS, difference_of_means),
@@ -117,7 +117,13 @@ def _finite(high: Sequence[float], low: Sequence[float]) -> tuple[list[float], l
     return [min(max(v, bottom), top) for v in high], [min(max(v, bottom), top) for v in low]
 
 
-def _dense(store: Store, suite: RecordedSuite, role: str) -> NDArray[np.float64]:
+def pooled_role(scope: Scope) -> str:
+    """Whose words the pooled activations beside a rule are of: its scope's one role, or all."""
+    return scope.roles[0].value if len(scope.roles) == 1 else "all"
+
+
+def pooled_means(store: Store, suite: RecordedSuite, role: str) -> NDArray[np.float64]:
+    """[prompt, d_in]: mean activations of the suite's prompts over the tokens of `role`."""
     ids, vectors = store.vectors(suite.recording, "mean", role)
     wanted = {f.prompt_id for f in suite.frames}
     kept = [n for n, id_ in enumerate(ids) if id_ in wanted]

@@ -8,14 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from auditkit.binding.context import BindContext
+from auditkit.binding.context import BindContext, FittedDirection
 from auditkit.binding.recorded import RecordedSuite, frame_statistics, read_frames, signal_frames
 from auditkit.binding.selection import Chosen, fit_auroc, fit_l1
 from auditkit.core.fixed_point import lift
+from auditkit.core.labels import LockedLabels
 from auditkit.core.locks import DetectorScore, LockedLatent, LockedSignal, Selector, Unit
 from auditkit.core.measured import Measured
 from auditkit.core.statistics import auroc
-from auditkit.rules import ContrastSelect, IndexSelect, RuleDocument, SignalDocument, rule_scope
+from auditkit.rules import (
+    Contrast,
+    ContrastSelect,
+    DirectionSelect,
+    IndexSelect,
+    LabelSelect,
+    RuleDocument,
+    SignalDocument,
+    rule_scope,
+)
 from auditkit.rules import signal_unit as unit_of
 from auditkit.store import Store
 
@@ -90,7 +100,9 @@ def bind_signal(
         return _bind_index(empty, select, stats, sae_digest)
     if isinstance(select, ContrastSelect):
         return _bind_contrast(empty, select, rule, context, stats)
-    return replace(empty, unresolved=f"the selector {select.by!r} is not supported yet")
+    if isinstance(select, LabelSelect):
+        return _bind_label(empty, select, rule, context, stats, sae_digest)
+    return _bind_direction(empty, select, rule, context, len(stats.density))
 
 
 def _bind_index(
@@ -124,18 +136,7 @@ def _bind_contrast(
     context: BindContext,
     stats: LatentStats,
 ) -> LockedSignal:
-    sides = [
-        read_frames(
-            context.store,
-            recording.id,
-            recording.suite,
-            frame=rule.frame,
-            scope=rule_scope(rule),
-            masked=context.masked,
-        ).divided(select.holdout)
-        for recording in map(context.recording_of, (select.positive, select.negative))
-    ]
-    (positive, positive_test), (negative, negative_test) = sides
+    (positive, positive_test), (negative, negative_test) = _sides(select, rule, context)
     if not positive.frames or not negative.frames:
         return replace(empty, unresolved="the examples give no frames in this rule's scope")
     maximum = select.fit == "auroc" and _watches_maximum(rule, empty.name)
@@ -150,14 +151,87 @@ def _bind_contrast(
         return replace(empty, unresolved=chosen.reason)
     bound = replace(empty, latents=_shares(chosen, stats, empty.unit))
     score = _held_out(bound, positive_test, negative_test, context.store, maximum)
-    bound = replace(bound, scores=(score,))
+    return _if_good(replace(bound, scores=(score,)), score, select.min_score)
+
+
+def _bind_label(
+    empty: LockedSignal,
+    select: LabelSelect,
+    rule: RuleDocument,
+    context: BindContext,
+    stats: LatentStats,
+    sae_digest: str,
+) -> LockedSignal:
+    table = context.labels.get(select.table)
+    if table is None:
+        return replace(empty, unresolved=f"the label table {select.table} was not read")
+    if not sae_digest.startswith(table.sae):
+        return replace(
+            empty,
+            unresolved=f"the label table {select.table} is of the SAE {table.sae[:12]}, this one "
+            f"is {sae_digest[:12]}",
+        )
+    labels = table.best(select)
+    chosen = LockedLabels(table=select.table, snapshot=table.digest, labels=labels)
+    usable = [x.latent for x in labels if x.latent < len(stats.density) and stats.fired[x.latent]]
+    if not usable:
+        none = f"no label of {select.table} is meant by {select.match} {select.label!r}"
+        silent = f"none of the {len(labels)} latents so labelled fired on the reference"
+        return replace(empty, labels=chosen, unresolved=silent if labels else none)
+    bound = replace(
+        empty, labels=chosen, latents=tuple(stats.scaled(x, 1.0, empty.unit) for x in usable)
+    )
+    if select.examples is None:
+        return bound
+    positive, negative = (test for _, test in _sides(select.examples, rule, context))
+    maximum = _watches_maximum(rule, empty.name)
+    return replace(bound, scores=(_held_out(bound, positive, negative, context.store, maximum),))
+
+
+def _bind_direction(
+    empty: LockedSignal,
+    select: DirectionSelect,
+    rule: RuleDocument,
+    context: BindContext,
+    d_sae: int,
+) -> LockedSignal:
+    fitted = context.directions.get((rule.id, empty.name))
+    if not isinstance(fitted, FittedDirection):
+        return replace(empty, unresolved=fitted.reason if fitted else "no direction was fitted")
+    share = LockedLatent(
+        latent=fitted.direction.latent(d_sae), scale=fitted.scale, offset=fitted.offset
+    )
+    bound = replace(empty, latents=(share,), direction=fitted.direction)
+    positive, negative = (test for _, test in _sides(select, rule, context))
+    maximum = _watches_maximum(rule, empty.name)
+    score = _held_out(bound, positive, negative, context.store, maximum)
+    return _if_good(replace(bound, scores=(score,)), score, select.min_score)
+
+
+def _sides(
+    contrast: Contrast, rule: RuleDocument, context: BindContext
+) -> list[tuple[RecordedSuite, RecordedSuite]]:
+    """The frames of the positive and of the negative examples, each for selection and for test."""
+    return [
+        read_frames(
+            context.store,
+            recording.id,
+            recording.suite,
+            frame=rule.frame,
+            scope=rule_scope(rule),
+            masked=context.masked,
+        ).divided(contrast.holdout)
+        for recording in map(context.recording_of, (contrast.positive, contrast.negative))
+    ]
+
+
+def _if_good(bound: LockedSignal, score: DetectorScore, least: float) -> LockedSignal:
     if not isinstance(score.auroc, Measured):
         return replace(bound, unresolved=f"not scored: {score.auroc.reason}")
-    if score.auroc.value < select.min_score:
+    if score.auroc.value < least:
         return replace(
             bound,
-            unresolved=f"held-out AUROC {score.auroc.value:.3f} is below min_score "
-            f"{select.min_score:g}",
+            unresolved=f"held-out AUROC {score.auroc.value:.3f} is below min_score {least:g}",
         )
     return bound
 

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from auditkit.cli import audit, monitor, record, report, rules, sae, serve, suites
+from auditkit.cli import (
+    audit,
+    features,
+    labels,
+    monitor,
+    query,
+    record,
+    report,
+    rules,
+    sae,
+    serve,
+    suites,
+)
 from auditkit.core.errors import AuditkitError
 
 EPILOG = (
@@ -26,10 +38,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("audit")(audit.audit)
+app.command("query")(query.query)
 app.command("record")(record.record)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.command("serve")(serve.serve)
+app.add_typer(features.app, name="features")
+app.add_typer(labels.app, name="labels")
 app.add_typer(rules.app, name="rules")
 app.add_typer(sae.app, name="sae")
 app.add_typer(suites.app, name="suites")

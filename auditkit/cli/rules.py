@@ -1,4 +1,4 @@
-"""`auditkit rules`: lint, test, explain, bind, list and schema."""
+"""`auditkit rules`: new, lint, test, bind, explain, list and schema."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from auditkit.cli.options import Json, Quiet, RulePaths, Sae, Store
+from auditkit.cli.options import Dtype, Json, Quiet, RulePaths, Sae, Store
 
 app = typer.Typer(
-    help="Feature-watch rules: lint, test, explain, bind, list.", no_args_is_help=True
+    help="Feature-watch rules: new, lint, test, bind, explain, list.", no_args_is_help=True
 )
 
 
@@ -19,6 +19,9 @@ def lint(
     paths: RulePaths = None,
     format: Annotated[str, typer.Option("--format", help="text, json, sarif or github.")] = "text",
     strict: Annotated[bool, typer.Option(help="Exit 3 on warnings.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Warn too of what a monitor cannot act on in time.")
+    ] = False,
 ) -> None:
     """Check rule files; needs no model.
 
@@ -30,24 +33,63 @@ def lint(
     """
     from auditkit.pipeline.rule_checks import lint_paths
 
-    outcome = lint_paths(paths or [], format=format, strict=strict)
+    outcome = lint_paths(paths or [], format=format, strict=strict, online=online)
     print(outcome.text)
     raise typer.Exit(int(outcome.exit_code))
 
 
 @app.command("test")
-def run_series(paths: RulePaths = None, json: Json = False) -> None:
-    """Run the rules' unit series on both evaluators; needs no model.
+def run_tests(
+    paths: RulePaths = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="AUDIT",
+            help="Run should_match and should_not_match on the model of this audit.yaml.",
+        ),
+    ] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="With --prompts: instead of the audit's own lock.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML.")] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Which comparisons were seen true, and false.")
+    ] = False,
+    fail_under: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="Exit 1 where coverage is less.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the rules' unit series on both evaluators (no model), or their examples on a model.
+
+    A test that is unresolved (not bound, not calibrated, nothing to look at) has not passed.
 
     Examples:
 
       auditkit rules test
 
-      auditkit rules test my-rules/refusal.yaml --json
-    """
-    from auditkit.pipeline.rule_checks import run_series_of
+      auditkit rules test my-rules/refusal.yaml --coverage --fail-under 100 --junit junit.xml
 
-    outcome = run_series_of(paths or [], json=json)
+      auditkit rules test --prompts examples/smollm2/audit.yaml
+    """
+    from auditkit.cli.console import Bars
+    from auditkit.pipeline.rule_tests import WhatToTest, run_rule_tests
+
+    wish = WhatToTest(
+        paths=tuple(paths or ()),
+        prompts=prompts,
+        lock=lock,
+        junit=junit,
+        coverage=coverage,
+        fail_under=fail_under,
+        json=json,
+    )
+    if prompts is None:
+        outcome = run_rule_tests(wish)
+    else:
+        with Bars(quiet=quiet) as bars:
+            outcome = run_rule_tests(wish, bars)
     print(outcome.text)
     raise typer.Exit(int(outcome.exit_code))
 
@@ -61,18 +103,117 @@ def explain(
     paths: Annotated[
         list[str] | None, typer.Option("--rules", help="Rule files or folders.")
     ] = None,
+    finding: Annotated[
+        str | None,
+        typer.Option(
+            help="Explain a verdict: a finding's fingerprint (fp1:…), PROMPT, or PROMPT:FRAME."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="With --finding: the DuckDB file of recordings.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="With --finding: the suite that the prompt is of.")
+    ] = None,
+    match: Annotated[
+        int, typer.Option(help="With a fingerprint: which match, the strongest first.")
+    ] = 1,
+    json: Json = False,
 ) -> None:
     """Say in plain words what a rule means, with its syntax tree and, given a lock, its SQL.
+
+    With --finding: why it came to a verdict, what its tokens said, and the smallest change that
+    would turn it over. Needs no model.
 
     Examples:
 
       auditkit rules explain harm.request
 
       auditkit rules explain harm.request --lock reports/smollm2/rules.lock.json
+
+      auditkit rules explain harm.request --finding everyday-05 --store audit.duckdb
     """
+    if finding is None:
+        _explain_rule(rule, paths or [], lock, unused=(store, suite), json=json)
+        return
+    from auditkit.core.errors import InvalidInput
+    from auditkit.pipeline.rule_finding import explain_finding
+
+    if store is None:
+        raise InvalidInput("--finding needs the store it is in", help="--store audit.duckdb")
+    found = explain_finding(rule, finding, store=store, lock=lock, suite=suite, number=match)
+    if json:
+        print(found.json())
+        return
+    from auditkit.cli.verdict_view import print_finding
+
+    print_finding(found)
+
+
+def _explain_rule(
+    rule: str, paths: list[str], lock: Path | None, *, unused: tuple[object, ...], json: bool
+) -> None:
+    from auditkit.core.errors import InvalidInput
     from auditkit.pipeline.rule_checks import explain_rule
 
-    print(explain_rule(rule, paths or [], lock))
+    if json or any(given is not None for given in unused):
+        raise InvalidInput("--json, --store and --suite belong to --finding, which is not given")
+    print(explain_rule(rule, paths, lock))
+
+
+@app.command("new")
+def new_rule(
+    id: Annotated[str, typer.Option("--id", help="The rule's id, such as harm.request.")],
+    contrast: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="POS NEG", help="Suites whose difference it watches for (files, or builtin/…)."
+        ),
+    ] = None,
+    latent: Annotated[
+        list[int] | None, typer.Option(help="Latents of --sae that it watches, instead.")
+    ] = None,
+    sae: Annotated[
+        str | None, typer.Option(help="With --latent: a SAELens folder, or release:RELEASE/SAE_ID.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="What it finds, in a sentence.")] = "",
+    role: Annotated[
+        str | None, typer.Option(help="Whose words it watches; by default the suites' last.")
+    ] = None,
+    calibrate: Annotated[
+        str, typer.Option(help="The benign suite that certifies its threshold.")
+    ] = "builtin/benign-chat",
+    lexicon: Annotated[
+        str | None, typer.Option(help="Words that steering should bring about: a causal test.")
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Prompts of each suite to write out as tests.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="The file; by default ID.yaml.")] = None,
+) -> None:
+    """Write a complete rule file to fill in: signals, condition, calibration, tests.
+
+    Never overwrites. Prompts of shipped suites are named, not copied.
+
+    Examples:
+
+      auditkit rules new --id support.refund --contrast asks.yaml others.yaml
+
+      auditkit rules new --id test.peak --latent 812 --sae examples/smollm2/sae
+    """
+    from auditkit.pipeline.rule_new import Wish, write_new_rule
+
+    wish = Wish(
+        id=id,
+        title=title,
+        contrast=contrast,
+        latents=tuple(latent or ()),
+        sae=sae,
+        role=role,
+        benign=calibrate,
+        lexicon=lexicon,
+        examples=examples,
+        out=out,
+    )
+    print(write_new_rule(wish))
 
 
 @app.command()
@@ -81,6 +222,11 @@ def bind(
     store: Store,
     paths: RulePaths = None,
     out: Annotated[Path, typer.Option(help="Where to write the lock.")] = Path("rules.lock.json"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="The recorded model: needed for rules that select a direction."),
+    ] = None,
+    dtype: Dtype = "float32",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -96,7 +242,9 @@ def bind(
     from auditkit.pipeline.bind import bind_paths
 
     with Bars(quiet=quiet) as bars:
-        outcome = bind_paths(paths or [], sae=sae, store=store, out=out, progress=bars)
+        outcome = bind_paths(
+            paths or [], sae=sae, store=store, out=out, model=model, dtype=dtype, progress=bars
+        )
     print(outcome.json() if json else outcome.text())
 
 

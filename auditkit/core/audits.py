@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from auditkit.core.confirmations import Confirmation
+from auditkit.core.correlations import CorrelationFinding
 from auditkit.core.findings import Finding
 from auditkit.core.locks import Lock
 from auditkit.core.measured import Measure
@@ -100,3 +101,4 @@ class AuditRecord:
     sae_quality: tuple[NamedMeasure, ...]
     fidelity: tuple[NamedMeasure, ...]
     limits: tuple[str, ...]
+    correlations: tuple[CorrelationFinding, ...] = ()

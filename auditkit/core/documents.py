@@ -18,8 +18,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.scanner import RoundTripScanner
 
 from auditkit.core.diagnostics import Diagnostic, Level, Span
 from auditkit.core.errors import DocumentError
@@ -27,6 +29,9 @@ from auditkit.core.source_map import Path, SourceMap
 
 MAX_DEPTH = 40
 MAX_NODES = 400_000
+MAX_ALIASED = 10_000
+"""Nodes that aliases may repeat: a few short lines can stand for billions."""
+TOO_DEEP = "the document is nested or aliased too deeply"
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 M = TypeVar("M", bound=BaseModel)
@@ -56,8 +61,14 @@ def parse_yaml(text: str, path: str) -> ParsedText:
     found = list(_tabs(source))
     if found:
         return ParsedText(None, source, found)
+    yaml = YAML(typ="rt", pure=True)
+    yaml.max_depth = MAX_DEPTH + 1
+    yaml.Scanner = _BoundedScanner
+    yaml.composer.warn_double_anchors = False
     try:
-        node = YAML(typ="rt", pure=True).compose(io.StringIO(text))
+        node = yaml.compose(io.StringIO(text))
+    except MaxDepthExceededError as error:
+        return ParsedText(None, source, [_too_deep(error, source)])
     except (YAMLError, ValueError, RecursionError) as error:
         return ParsedText(None, source, [_syntax_error(error, source)])
     if node is None:
@@ -117,6 +128,22 @@ def _tabs(source: SourceMap) -> Iterator[Diagnostic]:
             )
 
 
+class _BoundedScanner(RoundTripScanner):
+    """Stops at brackets nested too deeply: its time is quadratic in their depth, and it looks far
+    ahead of what is composed."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+        if len(self.flow_context) > MAX_DEPTH:
+            raise MaxDepthExceededError(None, None, TOO_DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
+def _too_deep(error: MarkedYAMLError, source: SourceMap) -> Diagnostic:
+    mark = error.problem_mark
+    source.values[()] = (mark.line, mark.column, 1) if mark is not None else (0, 0, 1)
+    return Diagnostic(code="AK004", level=Level.ERROR, message=TOO_DEEP, span=source.span(()))
+
+
 def _syntax_error(error: Exception, source: SourceMap) -> Diagnostic:
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     place = (mark.line, mark.column, 1) if mark is not None else (0, 0, 1)
@@ -134,13 +161,17 @@ class _Builder:
         self.source = source
         self.diagnostics: list[Diagnostic] = []
         self.nodes = 0
+        self.seen: set[int] = set()
+        self.repeated = 0
 
     def build(self, node: Node, at: Path, depth: int) -> Any:
         self.nodes += 1
         self.source.values[at] = _place(node)
-        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+        self.repeated += id(node) in self.seen
+        self.seen.add(id(node))
+        if depth > MAX_DEPTH or self.nodes > MAX_NODES or self.repeated > MAX_ALIASED:
             if self.nodes <= MAX_NODES + 1:
-                self.report("AK004", "the document is nested or aliased too deeply", at)
+                self.report("AK004", TOO_DEEP, at)
             self.nodes = MAX_NODES + 2
             return None
         if not isinstance(node, ScalarNode) and str(node.tag) not in PLAIN_TAGS:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from auditkit.core.fingerprint import fingerprint
-from auditkit.core.locks import Severity
 from auditkit.core.measured import Measure
+from auditkit.core.standing import Severity
 from auditkit.core.verdicts import Match
 
 
@@ -24,7 +24,8 @@ class Finding:
     """A rule's matches on one suite, counted and ranked.
 
     `fp` is stable: the same rule on the same model and suite gives the same fingerprint in every
-    run, so that runs can be compared.
+    run, so that runs can be compared. `filtered` counts, by filter, the true matches that a filter
+    excuses: they are among `matches` and not among the `fired`.
     """
 
     fp: str
@@ -39,6 +40,7 @@ class Finding:
     unknown_reasons: tuple[tuple[str, int], ...]
     rate: Measure
     matches: tuple[Match, ...]
+    filtered: tuple[tuple[str, int], ...] = ()
 
 
 def finding_fingerprint(rule_id: str, model_name: str, suite: str) -> str:

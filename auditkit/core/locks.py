@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from auditkit.core.correlations import LockedCorrelation
+from auditkit.core.directions import LockedDirection
+from auditkit.core.filters import LockedFilter
 from auditkit.core.identity import ModelIdentity, SaeIdentity
+from auditkit.core.labels import LockedLabels
 from auditkit.core.measured import Measure
 from auditkit.core.prompts import Role
 from auditkit.core.recordings import Provenance
+from auditkit.core.standing import Severity, Status
 from auditkit.core.tokens import TokenMask
 
 
@@ -38,29 +43,6 @@ class Frame(StrEnum):
     EXCHANGE = "exchange"
     CONVERSATION = "conversation"
     PAIRED_MESSAGE = "paired_message"
-
-
-class Severity(StrEnum):
-    """How grave a finding is, least first."""
-
-    INFO = "info"
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
-
-    @property
-    def rank(self) -> int:
-        return list(Severity).index(self)
-
-
-class Status(StrEnum):
-    """How far a rule has been proven."""
-
-    EXPERIMENTAL = "experimental"
-    TEST = "test"
-    STABLE = "stable"
-    DEPRECATED = "deprecated"
 
 
 class Selector(StrEnum):
@@ -94,7 +76,12 @@ class DetectorScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedSignal:
-    """A named value per token. `unresolved` says why there are no latents, where there are none."""
+    """A named value per token. `unresolved` says why there are no latents, where there are none.
+
+    `percentiles`: (percent, value in the signal's unit) of the benign tokens, those that the rule
+    names as thresholds. `labels`: what the latents were chosen by, which is no evidence.
+    `direction`: what the one latent, numbered beyond the SAE's, stands for.
+    """
 
     name: str
     selector: Selector
@@ -103,6 +90,9 @@ class LockedSignal:
     latents: tuple[LockedLatent, ...]
     unresolved: str | None = None
     scores: tuple[DetectorScore, ...] = ()
+    percentiles: tuple[tuple[float, float], ...] = ()
+    labels: LockedLabels | None = None
+    direction: LockedDirection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +196,8 @@ class Lock:
     """Every rule of one run, bound: `rules.lock.json`.
 
     `masked` are the token masks left out of every frame; a token of norm above `high_norm` at the
-    hook point carries the mask HIGH_NORM (None: none does).
+    hook point carries the mask HIGH_NORM (None: none does). Filters and correlations name rules of
+    the lock.
     """
 
     model: ModelIdentity
@@ -215,3 +206,12 @@ class Lock:
     masked: TokenMask
     high_norm: float | None
     provenance: Provenance
+    filters: tuple[LockedFilter, ...] = ()
+    correlations: tuple[LockedCorrelation, ...] = ()
+
+    @property
+    def directions(self) -> tuple[LockedDirection, ...]:
+        """The directions that its rules watch, each once."""
+        signals = [s for rule in self.rules for s in rule.signals if s.unresolved is None]
+        found = {s.direction.digest: s.direction for s in signals if s.direction is not None}
+        return tuple(found.values())

@@ -55,6 +55,7 @@ class Match:
 
     `frame` numbers the frames of a prompt from 0; `token` is the firing token's id in the
     recording; `score` is the statistic that the rule's calibrated threshold is compared with.
+    `filtered_by` is the filter that excuses a true match.
     """
 
     rule_id: str
@@ -66,3 +67,9 @@ class Match:
     reason: Reason | None
     token: int | None
     score: Measure
+    filtered_by: str | None = None
+
+    @property
+    def fired(self) -> bool:
+        """Is it true, and excused by no filter?"""
+        return self.truth is Truth.TRUE and self.filtered_by is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from datetime import date
 from typing import Any
 
 from auditkit.core.findings import Finding, FindingState, finding_fingerprint
@@ -12,48 +13,90 @@ from auditkit.core.measured import Measure, Measured, NotMeasured
 from auditkit.core.recordings import Recording
 from auditkit.core.statistics import binomial_rate
 from auditkit.core.verdicts import Match, Reason, Truth
+from auditkit.findings.filtering import mark_filtered
 from auditkit.rules import compile_sql
 from auditkit.store import Store
 
 
-def evaluate_lock(lock: Lock, store: Store, recording: Recording) -> list[Finding]:
+def evaluate_lock(
+    lock: Lock, store: Store, recording: Recording, *, today: date | None = None
+) -> list[Finding]:
     """Findings of every rule of `lock` on one recording, gravest first.
 
     A recording made with another model or SAE than the lock's gives unknown verdicts for all its
-    frames ("fingerprint mismatch").
+    frames ("fingerprint mismatch"); one that was not completed for a rule's direction gives
+    unknown verdicts of that rule ("not covered"). Filters that have expired by `today` excuse
+    nothing.
     """
-    findings = [evaluate_rule(rule, lock, store, recording) for rule in lock.rules]
+    findings = [evaluate_rule(rule, lock, store, recording, today=today) for rule in lock.rules]
     return sorted(findings, key=_gravest_first)
 
 
-def evaluate_rule(rule: LockedRule, lock: Lock, store: Store, recording: Recording) -> Finding:
-    """The finding of one rule on one recording."""
-    compiled = compile_sql(rule, recording.id, masked=lock.masked)
-    rows = store.query(compiled.text, compiled.parameters).to_pylist()
-    same = lock.model.digest == recording.model.digest and lock.sae.digest == recording.sae.digest
-    matches = tuple(_match(row, rule, recording, same) for row in rows)
+def evaluate_rule(
+    rule: LockedRule,
+    lock: Lock,
+    store: Store,
+    recording: Recording,
+    *,
+    today: date | None = None,
+) -> Finding:
+    """The finding of one rule on one recording.
+
+    Matches that a filter of the lock excuses are counted apart: neither fired nor gone.
+    """
+    matches = mark_filtered(
+        _matches(rule, lock, store, recording),
+        rule,
+        lock,
+        store,
+        recording,
+        today=today or date.today(),
+        others=lambda other: _matches(other, lock, store, recording),
+    )
     counts = Counter(m.truth for m in matches)
     decided = counts[Truth.TRUE] + counts[Truth.FALSE]
+    fired = sum(m.fired for m in matches)
+    filtered = Counter(m.filtered_by for m in matches if m.filtered_by is not None)
     reasons = Counter(m.reason.value for m in matches if m.reason is not None)
     return Finding(
         fp=finding_fingerprint(rule.id, recording.model.name, recording.suite),
         rule_id=rule.id,
         rule_digest=rule.digest,
         suite=recording.suite,
-        state=_state(counts, decided),
+        state=_state(fired, decided),
         severity=rule.severity,
         frames=len(matches),
-        fired=counts[Truth.TRUE],
+        fired=fired,
         unknown=counts[Truth.UNKNOWN],
         unknown_reasons=tuple(sorted(reasons.items())),
-        rate=_rate(counts[Truth.TRUE], decided),
+        rate=_rate(fired, decided),
         matches=tuple(sorted(matches, key=_strongest_first)),
+        filtered=tuple(sorted(filtered.items())),
     )
 
 
-def _match(row: dict[str, Any], rule: LockedRule, recording: Recording, same: bool) -> Match:
-    truth = Truth(row["verdict"]) if same else Truth.UNKNOWN
+def _matches(rule: LockedRule, lock: Lock, store: Store, recording: Recording) -> tuple[Match, ...]:
+    compiled = compile_sql(rule, recording.id, masked=lock.masked)
+    rows = store.query(compiled.text, compiled.parameters).to_pylist()
+    refused = _refused(rule, lock, store, recording)
+    return tuple(_match(row, rule, recording, refused) for row in rows)
+
+
+def _refused(rule: LockedRule, lock: Lock, store: Store, recording: Recording) -> Reason | None:
+    """Why nothing can be said of the recording, whatever its rows are."""
+    if lock.model.digest != recording.model.digest or lock.sae.digest != recording.sae.digest:
+        return Reason.MISMATCH
+    own = [s.direction.digest for s in rule.signals if s.direction and s.unresolved is None]
+    return Reason.NOT_COVERED if store.lacks_directions(recording.id, own) else None
+
+
+def _match(
+    row: dict[str, Any], rule: LockedRule, recording: Recording, refused: Reason | None
+) -> Match:
+    truth = Truth.UNKNOWN if refused else Truth(row["verdict"])
     reason = Reason(row["reason"]) if row["reason"] else None
+    if refused is Reason.MISMATCH or (refused and reason is None):
+        reason = refused
     score = row["score"]
     return Match(
         rule_id=rule.id,
@@ -62,7 +105,7 @@ def _match(row: dict[str, Any], rule: LockedRule, recording: Recording, same: bo
         prompt_id=row["prompt"],
         frame=row["frame"],
         truth=truth,
-        reason=reason if same else Reason.MISMATCH,
+        reason=reason,
         token=row["token"] if truth is Truth.TRUE else None,
         score=_score(score, truth),
     )
@@ -82,8 +125,8 @@ def _rate(fired: int, decided: int) -> Measure:
     return binomial_rate(fired, decided)
 
 
-def _state(counts: Counter[Truth], decided: int) -> FindingState:
-    if counts[Truth.TRUE]:
+def _state(fired: int, decided: int) -> FindingState:
+    if fired:
         return FindingState.FIRED
     return FindingState.SILENT if decided else FindingState.UNKNOWN
 

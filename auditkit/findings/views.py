@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from auditkit.core.audits import MatchView, SignalOnTokens, TokenView
 from auditkit.core.findings import Finding
 from auditkit.core.fixed_point import lift
-from auditkit.core.locks import LockedRule, LockedSignal
+from auditkit.core.locks import LockedRule
 from auditkit.core.prompts import Role
 from auditkit.core.recordings import Recording
 from auditkit.core.tokens import TokenMask
-from auditkit.core.verdicts import Match, Truth
+from auditkit.core.verdicts import Match
+from auditkit.findings.prompt_rows import read_active, read_tokens
 from auditkit.rules import pool_signal
 from auditkit.store import Store
 
@@ -27,16 +26,16 @@ def build_views(
     masked: TokenMask,
     most: int,
 ) -> list[MatchView]:
-    """Views of the `most` strongest true matches of a finding, strongest first."""
-    shown = [m for m in finding.matches if m.truth is Truth.TRUE][:most]
+    """Views of the `most` strongest true matches that no filter excuses, strongest first."""
+    shown = [m for m in finding.matches if m.fired][:most]
     return [_view(rule, match, store, recording, masked) for match in shown]
 
 
 def _view(
     rule: LockedRule, match: Match, store: Store, recording: Recording, masked: TokenMask
 ) -> MatchView:
-    tokens = _tokens(store, recording.id, match.prompt_id)
-    active = _active(store, recording.id, tokens, rule.signals)
+    tokens = read_tokens(store, recording.id, match.prompt_id)
+    active = read_active(store, recording.id, tokens, rule.signals)
     signals = tuple(
         SignalOnTokens(
             signal=signal.name,
@@ -70,39 +69,6 @@ def _view(
         ),
         signals=signals,
     )
-
-
-def _tokens(store: Store, recording: str, prompt: str) -> list[dict[str, Any]]:
-    return store.query(
-        """
-        SELECT t.token, t.text, t.role, t.mask, t.generated,
-               EXISTS (SELECT 1 FROM coverage c WHERE c.recording = t.recording
-                       AND t.token BETWEEN c.first_token AND c.last_token) AS covered
-        FROM tokens t WHERE t.recording = ? AND t.prompt = ? ORDER BY t.token
-        """,
-        [recording, prompt],
-    ).to_pylist()
-
-
-def _active(
-    store: Store, recording: str, tokens: Sequence[dict[str, Any]], signals: Iterable[LockedSignal]
-) -> dict[int, tuple[list[int], list[float]]]:
-    latents = sorted({x.latent for s in signals for x in s.latents})
-    active: dict[int, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
-    if not latents or not tokens:
-        return active
-    rows = store.query(
-        """
-        SELECT token, latent, value FROM activations
-        WHERE recording = ? AND token BETWEEN ? AND ? AND list_contains(?::INTEGER[], latent)
-        ORDER BY token, latent
-        """,
-        [recording, tokens[0]["token"], tokens[-1]["token"], latents],
-    ).to_pylist()
-    for row in rows:
-        active[row["token"]][0].append(row["latent"])
-        active[row["token"]][1].append(row["value"])
-    return active
 
 
 def _strength(signals: Sequence[SignalOnTokens], n: int) -> list[float | None]:

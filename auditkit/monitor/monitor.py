@@ -99,7 +99,7 @@ class Monitor:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know about SAEs and model."""
+        """What a user should know about SAEs, model, and what of the locks is not watched."""
         return tuple(w for watched in self._watches for w in watched.warnings)
 
     @property

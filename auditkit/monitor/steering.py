@@ -25,6 +25,8 @@ class Clamp:
             if not steering.covers(rule.id, rule.severity):
                 continue
             for signal in (s for s in rule.signals if s.unresolved is None):
+                if signal.direction is not None:
+                    continue  # a probe's direction says what is there, not how to take it away
                 for part in signal.latents:
                     if part.weight < 0:
                         continue  # such a latent speaks against the rule

@@ -17,10 +17,10 @@ from auditkit.core.identity import ModelIdentity
 from auditkit.core.locks import Lock, LockedRule
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
-from auditkit.rules import Plan, RuleWatcher, SignalPool, lower_rule
-from auditkit.rules.plan import frame_cuts
-from auditkit.rules.running import judge_token
-from auditkit.saes import SparseAutoencoder, WatchedEncoder, check_fits
+from auditkit.rules import Plan, RuleWatcher, SignalPool, lower_rule, offline_parts
+from auditkit.rules.plan import FrameKnown, Statistic, frame_cuts, frame_nodes
+from auditkit.rules.token_tests import judge_token
+from auditkit.saes import DirectionReader, SparseAutoencoder, WatchedEncoder, check_fits
 
 
 class Entry(NamedTuple):
@@ -64,7 +64,7 @@ class WatchedRule:
     @property
     def uses_roles(self) -> bool:
         """Does the verdict depend on whose words they are?"""
-        return bool(self.rule.scope.roles) or any(a.roles for a in self.plan.aggregates)
+        return bool(self.rule.scope.roles) or any(a.by_role for a in self.plan.aggregates)
 
 
 class WatchedLock:
@@ -75,7 +75,7 @@ class WatchedLock:
 
     def __init__(self, model: ModelIdentity, sae: SparseAutoencoder, lock: Lock) -> None:
         _check(model, sae, lock)
-        self.warnings = check_fits(sae, model)
+        self.warnings = (*check_fits(sae, model), *offline_parts(lock))
         self.sae, self.lock = sae, lock
         self.rules = tuple(_watched(rule) for rule in lock.rules)
         self.by_latent: dict[int, tuple[int, ...]] = {}
@@ -83,7 +83,10 @@ class WatchedLock:
             for latent in _latents(watched.rule):
                 self.by_latent[latent] = (*self.by_latent.get(latent, ()), number)
         self.eager = tuple(n for n, rule in enumerate(self.rules) if rule.eager)
-        self.encoder = _encoder_of(sae, tuple(sorted(self.by_latent)))
+        self.directions = DirectionReader(lock.directions, sae.identity)
+        _check_numbers(sae, self.rules)
+        own = set(self.by_latent) - set(self.directions.numbers)
+        self.encoder = _encoder_of(sae, tuple(sorted(own)))
 
     @property
     def hook_point(self) -> HookPoint:
@@ -92,11 +95,18 @@ class WatchedLock:
     @property
     def flops_per_token(self) -> int:
         """Operations of the watched latents at one token; 0 if no rule has latents."""
-        return self.encoder.flops_per_token if self.by_latent else 0
+        own = self.encoder.flops_per_token if self.encoder.watched_latents else 0
+        return own + 2 * self.sae.config.d_in * len(self.directions)
 
     def encode(self, x: Float[Tensor, "token d_in"]) -> list[Entry]:
         """What each token shows."""
         active = self.encoder.read(x).active
+        if len(self.directions):
+            numbers, rows = list(self.directions.numbers), self.directions.read(x).tolist()
+            active = [
+                (latents + numbers, values + row)
+                for (latents, values), row in zip(active, rows, strict=True)
+            ]
         if self.lock.high_norm is None:
             return [Entry(*own, False) if own[0] else SILENT for own in active]
         norms = x.detach().double().square().sum(dim=1).sqrt()  # as they are recorded
@@ -132,6 +142,20 @@ def _encoder_of(sae: SparseAutoencoder, latents: tuple[int, ...]) -> WatchedEnco
         return known[latents]
 
 
+def _check_numbers(sae: SparseAutoencoder, rules: tuple[WatchedRule, ...]) -> None:
+    """Raise InvalidInput where a signal's latents are not those of its direction."""
+    for signal in (s for watched in rules for s in watched.rule.signals):
+        if signal.direction is None or signal.unresolved is not None:
+            continue
+        number = signal.direction.latent(sae.config.d_sae)
+        if [x.latent for x in signal.latents] != [number]:
+            raise InvalidInput(
+                f"the signal {signal.name!r} watches a direction under another number than "
+                f"{number}",
+                help="the lock was changed by hand; write it anew with: auditkit rules bind",
+            )
+
+
 def _latents(rule: LockedRule) -> list[int]:
     return [x.latent for s in rule.signals if s.unresolved is None for x in s.latents]
 
@@ -154,14 +178,19 @@ def _may_fire_in_silence(plan: Plan, silent: Values) -> bool:
     """Can a token that shows nothing bring a latching rule to fire?
 
     Silence leaves a maximum and a count as they are, and ends a run, unless it satisfies the
-    comparison itself. What is not known counts as satisfying it.
+    comparison itself. What is not known counts as satisfying it. A silent token may be the one
+    that fills a window, or the second of a `then`.
     """
     values = [silent[signal.name] for signal in plan.signals]
-
+    if any(isinstance(node, FrameKnown) for node in frame_nodes(plan.root)):
+        return True
     for cut in frame_cuts(plan.root):
         aggregate = plan.aggregates[cut.aggregate]
+        if aggregate.window or aggregate.statistic is Statistic.ROLLING:
+            return True
         if aggregate.test is not None:
-            if judge_token(aggregate.test, values, plan.signals).truth is not False:
+            last = aggregate.tests[-1]
+            if judge_token(last, values, plan.signals).truth is not False:
                 return True
             continue
         assert aggregate.signal is not None

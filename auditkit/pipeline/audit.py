@@ -9,18 +9,19 @@ from pathlib import Path
 from auditkit.config import AuditDocument, Located, load_audit
 from auditkit.core.audits import AuditRecord, MatchView, SuiteSummary
 from auditkit.core.confirmations import Confirmation
+from auditkit.core.correlations import CorrelationFinding
 from auditkit.core.errors import ExitCode, InvalidInput
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import Calibration, Lock, Severity
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Recording
-from auditkit.findings import build_views, evaluate_lock, evaluate_rule
-from auditkit.pipeline.bind import bind_recorded, binding_suites
+from auditkit.findings import build_views, evaluate_correlations, evaluate_lock, evaluate_rule
+from auditkit.pipeline.bind import bind_recorded, binding_suites, label_tables
 from auditkit.pipeline.causes import run_causal_tests
 from auditkit.pipeline.fidelity import measure_on_suites
 from auditkit.pipeline.report_files import make_folder, write_report
-from auditkit.pipeline.rule_files import load_rule_documents
+from auditkit.pipeline.rule_files import RuleSet, load_rule_set
 from auditkit.pipeline.summaries import card_measures, list_limits, summarise_suite
 from auditkit.pipeline.workbench import Workbench
 from auditkit.report import build_report, to_json, to_terminal
@@ -49,9 +50,9 @@ def run_audit(file: Path, *, fail_on: str, progress: Progress) -> AuditOutcome:
     """
     threshold = parse_fail_on(fail_on)
     located = load_audit(file)
-    rules = load_rule_documents(located.document.rules, base=located.folder)
+    tuned = load_rule_set(located.document.rules, base=located.folder)
     subjects = [load_suite(s.suite, base=located.folder) for s in located.document.subject]
-    needed = binding_suites(rules, base=located.folder)
+    needed = binding_suites(tuned.rules, base=located.folder)
     for ref in located.document.reference:
         needed[ref] = load_suite(ref, base=located.folder)
     if not needed:
@@ -62,7 +63,7 @@ def run_audit(file: Path, *, fail_on: str, progress: Progress) -> AuditOutcome:
     path = located.resolve(located.document.store)
     make_folder(path.parent)
     with open_store(path) as store:
-        record = _audit(located, rules, needed, subjects, store, progress)
+        record = _audit(located, tuned, needed, subjects, store, progress)
     write_lock(record.lock, folder / "rules.lock.json")
     return _report(record, folder, threshold)
 
@@ -78,7 +79,9 @@ def parse_fail_on(text: str) -> Severity | None:
         raise InvalidInput(f"--fail-on {text!r} is no severity", help=f"one of {names}") from None
 
 
-def exit_code_of(findings: Sequence[Finding], threshold: Severity | None) -> ExitCode:
+def exit_code_of(
+    findings: Sequence[Finding | CorrelationFinding], threshold: Severity | None
+) -> ExitCode:
     """1 where a rule of the threshold's severity or above fired, 4 where nothing was decided."""
     if not any(f.state is not FindingState.UNKNOWN for f in findings):
         return ExitCode.NOTHING_EVALUATED
@@ -94,13 +97,14 @@ def exit_code_of(findings: Sequence[Finding], threshold: Severity | None) -> Exi
 
 def _audit(
     located: Located[AuditDocument],
-    rules: Sequence[RuleDocument],
+    tuned: RuleSet,
     needed: dict[str, Suite],
     subjects: Sequence[Suite],
     store: Store,
     progress: Progress,
 ) -> AuditRecord:
-    document = located.document
+    document, rules = located.document, tuned.rules
+    tables = label_tables(rules, base=located.folder)
     bench = Workbench.load(
         located.resolve_source(document.model.source),
         located.resolve_source(document.sae),
@@ -126,9 +130,15 @@ def _audit(
         high_norm=bench.high_norm(plan),
         provenance=bench.provenance,
         seed=document.seed,
+        tuned=tuned,
+        labels=tables,
+        complete=lambda recording, own: bench.complete(recording, own, store, progress),
         progress=progress,
     )
+    for recording in recorded:
+        bench.complete(recording, lock.directions, store, progress)
     findings, views = _evaluate(lock, store, recorded, progress)
+    correlations = _correlate(lock, store, recorded, findings)
     _count_false_positives(lock, rules, store, examples)
     confirmations = _confirm(bench, lock, rules, needed, store, reference, document, progress)
     fidelity = measure_on_suites(bench, subjects, store, recorded, progress)
@@ -145,6 +155,7 @@ def _audit(
         sae_quality=card_measures(bench.sae.config.metadata),
         fidelity=fidelity,
         limits=list_limits(lock, findings, fidelity),
+        correlations=tuple(correlations),
     )
 
 
@@ -171,6 +182,16 @@ def _evaluate(
             )
         progress.advance()
     return findings, views
+
+
+def _correlate(
+    lock: Lock, store: Store, recorded: Sequence[Recording], findings: Sequence[Finding]
+) -> list[CorrelationFinding]:
+    digest = store.write_lock(lock)
+    found = evaluate_correlations(lock, store, recorded, findings)
+    for finding in found:
+        store.write_correlation(finding, lock=digest)
+    return found
 
 
 def _count_false_positives(
@@ -239,5 +260,5 @@ def _report(record: AuditRecord, folder: Path, threshold: Severity | None) -> Au
         folder=folder,
         terminal=to_terminal(document) + f"\nreport: {page}",
         json=to_json(document),
-        exit_code=exit_code_of(record.findings, threshold),
+        exit_code=exit_code_of([*record.findings, *record.correlations], threshold),
     )

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from auditkit.binding import BindContext, bind_rules, example_suite, suites_needed
+from auditkit.binding import (
+    BindContext,
+    bind_rules,
+    completions_needed,
+    example_suite,
+    fit_directions,
+    suites_needed,
+)
+from auditkit.core.directions import LockedDirection
 from auditkit.core.errors import InvalidInput
 from auditkit.core.locks import Calibration, Lock, LockedRule, NotCalibrated
 from auditkit.core.measured import Measured
@@ -15,10 +23,20 @@ from auditkit.core.progress import Progress
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Provenance, Recording
 from auditkit.core.tokens import TokenMask
-from auditkit.pipeline.rule_files import load_rule_documents
-from auditkit.rules import ContrastSelect, RuleDocument, write_lock
+from auditkit.pipeline.rule_files import RuleSet, load_rule_set
+from auditkit.rules import (
+    LabelSelect,
+    LabelTable,
+    RuleDocument,
+    pinned_table,
+    signal_examples,
+    write_lock,
+)
 from auditkit.store import MASKED_IN_STATS, Store, open_store
 from auditkit.suites import load_suite
+
+Complete = Callable[[Recording, Sequence[LockedDirection]], object]
+"""Adds the values of directions to a recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +58,8 @@ def describe_rule(rule: LockedRule) -> str:
     """One rule's standing in a few lines: latents, scores beside baselines, certificate."""
     lines = [f"{rule.id} ({rule.status.value})"]
     for signal in rule.signals:
-        found = signal.unresolved or f"{len(signal.latents)} latents"
+        what = "a direction" if signal.direction else f"{len(signal.latents)} latents"
+        found = signal.unresolved or what
         lines.append(f"  signal {signal.name}: {found}")
     for score in rule.scores:
         area = score.auroc
@@ -76,12 +95,20 @@ def binding_suites(rules: Sequence[RuleDocument], *, base: Path | None = None) -
     suites = {ref: load_suite(ref, base=base) for ref in suites_needed(rules)}
     for rule in rules:
         for signal in rule.signals.values():
-            if isinstance(signal.select, ContrastSelect):
-                for side in (signal.select.positive, signal.select.negative):
-                    inline = example_suite(side)
-                    if inline is not None:
-                        suites[inline.name] = inline
+            contrast = signal_examples(signal)
+            for side in (contrast.positive, contrast.negative) if contrast else ():
+                inline = example_suite(side)
+                if inline is not None:
+                    suites[inline.name] = inline
     return suites
+
+
+def label_tables(
+    rules: Sequence[RuleDocument], *, base: Path | None = None
+) -> dict[str, LabelTable]:
+    """Every label table that `rules` name, by that name; raises like `pinned_table`."""
+    selects = [signal.select for rule in rules for signal in rule.signals.values()]
+    return {s.table: pinned_table(s, base=base) for s in selects if isinstance(s, LabelSelect)}
 
 
 def bind_recorded(
@@ -93,11 +120,17 @@ def bind_recorded(
     provenance: Provenance,
     masked: TokenMask = MASKED_IN_STATS,
     seed: int = 0,
+    tuned: RuleSet | None = None,
+    labels: Mapping[str, LabelTable] | None = None,
+    complete: Complete | None = None,
     progress: Progress,
 ) -> tuple[Lock, str]:
     """Measure the latents over the recordings, bind, and keep the lock in the store.
 
-    Returns the lock and the name of the latents' statistics in the store.
+    Directions are fitted first, and `complete` adds their values to the recordings that the rules
+    are scored and calibrated on; without it they must be there. `labels`: of `label_tables`.
+    Returns the lock and the name of the latents' statistics in the store. The lock carries the
+    filters and correlations of `tuned`.
     """
     reference = store.measure_latent_stats(sorted({r.id for r in recordings.values()}))
     context = BindContext(
@@ -108,20 +141,42 @@ def bind_recorded(
         high_norm=high_norm,
         provenance=provenance,
         seed=seed,
+        labels=labels or {},
     )
+    context = replace(context, directions=fit_directions(rules, context))
+    if complete is not None:
+        for needed in completions_needed(rules, context, context.directions):
+            complete(needed.recording, needed.directions)
     lock = bind_rules(rules, context, progress=progress)
+    if tuned is not None:
+        lock = replace(
+            lock, filters=tuned.locked_filters(), correlations=tuned.locked_correlations()
+        )
     store.write_lock(lock)
     return lock, reference
 
 
 def bind_paths(
-    paths: Sequence[str], *, sae: str, store: Path, out: Path, progress: Progress
+    paths: Sequence[str],
+    *,
+    sae: str,
+    store: Path,
+    out: Path,
+    model: str | None = None,
+    dtype: str = "float32",
+    progress: Progress,
 ) -> BoundSummary:
-    """Bind rule files from what a store already holds of one SAE; needs no model."""
+    """Bind rule files from what a store already holds of one SAE.
+
+    A `model` is needed only where a rule selects a direction that the recordings were not
+    completed for.
+    """
     from auditkit.pipeline.provenance import collect_provenance
     from auditkit.saes import load_sae
 
-    rules = load_rule_documents(paths)
+    tuned = load_rule_set(paths)
+    rules = tuned.rules
+    labels = label_tables(rules)
     digest = load_sae(sae).identity.digest
     with open_store(store) as opened:
         known = [r for r in opened.recordings() if r.sae.digest == digest]
@@ -142,7 +197,26 @@ def bind_paths(
             recordings,
             high_norm=None if norm is None else norm * plan.high_norm_factor,
             provenance=collect_provenance(),
+            tuned=tuned,
+            labels=labels,
+            complete=_completer(model, sae, dtype, opened, progress) if model else None,
             progress=progress,
         )
     write_lock(lock, out)
     return BoundSummary(lock=lock, path=out)
+
+
+def _completer(model: str, sae: str, dtype: str, store: Store, progress: Progress) -> Complete:
+    """Completes recordings with a model that is loaded when the first of them needs it."""
+    from auditkit.pipeline.workbench import Workbench
+
+    benches: list[Workbench] = []
+
+    def complete(recording: Recording, directions: Sequence[LockedDirection]) -> None:
+        if not store.lacks_directions(recording.id, [d.digest for d in directions]):
+            return
+        if not benches:
+            benches.append(Workbench.load(model, sae, dtype=dtype, progress=progress))
+        benches[0].complete(recording, directions, store, progress)
+
+    return complete

@@ -19,7 +19,7 @@ from auditkit.pipeline.audit import parse_fail_on
 from auditkit.pipeline.monitor_chat import ChatSession, Turn
 from auditkit.pipeline.workbench import Workbench
 from auditkit.report.visible import escape_hidden
-from auditkit.rules import read_lock
+from auditkit.rules import offline_parts, read_lock
 from auditkit.suites import load_suite
 
 STDIN = "-"
@@ -44,6 +44,8 @@ def monitor_prompts(
     prompts = read_prompts(source)
     opened = read_lock(lock)
     bench = Workbench.load(model, sae, dtype=dtype, progress=progress)
+    for line in offline_parts(opened):
+        progress.note(line)
     progress.begin("reply under watch", len(prompts))
     grave = decided = False
     for start in range(0, len(prompts), BATCH):
@@ -82,6 +84,8 @@ def open_chat(
     """Load a model with its rules for a conversation under watch."""
     opened = read_lock(lock)
     bench = Workbench.load(model, sae, dtype=dtype, progress=progress)
+    for line in offline_parts(opened):
+        progress.note(line)
     return ChatSession(
         bench.model,
         [(bench.sae, opened)],

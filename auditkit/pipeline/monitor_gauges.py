@@ -143,7 +143,10 @@ def _cuts(plan: Plan) -> tuple[Cut | None, Cut | None, str | None]:
 
     Where the score is a statistic of a signal (max, mean) both cuts are one; a sum's cut is no
     token's. Where it counts tokens that pass a test, the test's first comparison is the token's.
+    A rule that compares inside windows has none of them.
     """
+    if plan.score is None:
+        return None, None, None
     aggregate = plan.aggregates[plan.score]
     found = [c.cut for c in frame_cuts(plan.root) if c.aggregate == plan.score]
     score = next((c for c in found if c.calibrated), found[0] if found else None)

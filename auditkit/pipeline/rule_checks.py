@@ -1,30 +1,31 @@
-"""`auditkit rules lint | test | explain | list | schema`: no model, no torch."""
+"""`auditkit rules lint | explain | list | schema`: no model, no torch."""
 
 from __future__ import annotations
 
 import json as json_format
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auditkit.core.correlations import LockedCorrelation
 from auditkit.core.diagnostics import Level
 from auditkit.core.errors import ExitCode, InvalidInput
+from auditkit.core.filters import LockedFilter
 from auditkit.core.locks import Calibration, Lock, LockedRule
 from auditkit.core.measured import Measured
-from auditkit.pipeline.rule_files import load_rule_documents, rule_paths
+from auditkit.core.tokens import TokenMask
+from auditkit.pipeline.rule_files import RuleSet, load_rule_set, rule_paths
 from auditkit.rules import (
     FORMATS,
-    CompiledSql,
-    Outcome,
     RuleDocument,
-    SeriesTables,
+    explain_correlation,
+    explain_filter,
+    lint_blocking,
     lint_rules,
     read_lock,
     read_rule_paths,
     render_schema,
-    run_unit_tests,
 )
 from auditkit.rules import explain_rule as explain_text
 
@@ -37,14 +38,17 @@ class CheckOutcome:
     exit_code: ExitCode
 
 
-def lint_paths(paths: Sequence[str], *, format: str, strict: bool) -> CheckOutcome:
-    """Every diagnostic of some rule files in one of the formats."""
+def lint_paths(
+    paths: Sequence[str], *, format: str, strict: bool, online: bool = False
+) -> CheckOutcome:
+    """Every diagnostic of some rule files in one of the formats; `online`: those too that only
+    matter where a monitor is to act."""
     if format not in FORMATS:
         raise InvalidInput(f"unknown format {format!r}", help="one of " + ", ".join(FORMATS))
     files = read_rule_paths(rule_paths(paths))
     if not files:
         return CheckOutcome(text="no rule files found", exit_code=ExitCode.NOTHING_EVALUATED)
-    found = lint_rules(files)
+    found = lint_rules(files) + (lint_blocking(files) if online else [])
     errors = sum(d.level is Level.ERROR for d in found)
     code = ExitCode.CLEAN
     if errors:
@@ -58,83 +62,65 @@ def lint_paths(paths: Sequence[str], *, format: str, strict: bool) -> CheckOutco
     return CheckOutcome(text=text, exit_code=code)
 
 
-def run_series_of(paths: Sequence[str], *, json: bool) -> CheckOutcome:
-    """Run every unit series on both evaluators; zero tests are an error."""
-    results = [
-        r for rule in load_rule_documents(paths) for r in run_unit_tests(rule, run_sql=_run_sql)
-    ]
-    if not results:
-        return CheckOutcome(
-            text="the rules have no unit tests", exit_code=ExitCode.NOTHING_EVALUATED
-        )
-    bad = [r for r in results if r.outcome in (Outcome.FAIL, Outcome.UNEXPECTED_PASS)]
-    tally = Counter(r.outcome.value for r in results)
-    if json:
-        text = json_format.dumps([asdict(r) for r in results], indent=1, default=str)
-    else:
-        lines = [
-            f"{r.outcome.value:<17} {r.rule_id} · {r.name}  {r.message}".rstrip() for r in results
-        ]
-        lines.append(", ".join(f"{n} {name}" for name, n in sorted(tally.items())))
-        text = "\n".join(lines)
-    return CheckOutcome(text=text, exit_code=ExitCode.FINDINGS if bad else ExitCode.CLEAN)
-
-
 def explain_rule(rule: str, paths: Sequence[str], lock: Path | None) -> str:
     """A rule in plain words; from the lock where one is given."""
-    if lock is not None:
+    if lock is None:
+        loaded = load_rule_set(paths)
+        rules = {r.id: r for r in loaded.rules}
+        tuned = (*loaded.locked_filters(), *loaded.locked_correlations())
+        masked = TokenMask.NONE
+    else:
         opened = read_lock(lock)
-        return explain_text(_named(rule, {r.id: r for r in opened.rules}), masked=opened.masked)
-    return explain_text(_named(rule, {r.id: r for r in load_rule_documents(paths)}))
+        rules = {r.id: r for r in opened.rules}
+        tuned, masked = (*opened.filters, *opened.correlations), opened.masked
+    found = _named(rule, {**rules, **{part.id: part for part in tuned}})
+    if isinstance(found, LockedFilter):
+        return explain_filter(found)
+    if isinstance(found, LockedCorrelation):
+        return explain_correlation(found)
+    return explain_text(found, masked=masked)
 
 
 def list_paths(paths: Sequence[str], lock: Path | None, *, json: bool) -> str:
     """A table of rules with what is known of each."""
-    rules = load_rule_documents(paths)
+    loaded = load_rule_set(paths)
     opened = read_lock(lock) if lock is not None else None
-    rows = [_row(rule, opened) for rule in rules]
+    rows = [_row(rule, opened) for rule in loaded.rules] + _tuned_rows(loaded, opened)
     if json:
         return json_format.dumps(rows, indent=1)
-    widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
+    names = list(dict.fromkeys(k for r in rows for k in r))
+    widths = {k: max(len(k), *(len(str(r.get(k, ""))) for r in rows)) for k in names}
     lines = ["  ".join(k.ljust(w) for k, w in widths.items())]
-    lines += ["  ".join(str(r[k]).ljust(w) for k, w in widths.items()) for r in rows]
+    lines += ["  ".join(str(r.get(k, "")).ljust(w) for k, w in widths.items()) for r in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _tuned_rows(loaded: RuleSet, lock: Lock | None) -> list[dict[str, Any]]:
+    """Filters and correlations, each with what it is in a column of its own."""
+    known = {} if lock is None else {x.id: x.digest for x in (*lock.filters, *lock.correlations)}
+    rows: list[dict[str, Any]] = [
+        {
+            "rule": c.id,
+            "status": c.status.value,
+            "severity": c.severity.value,
+            "unit tests": len(c.tests.unit),
+            "kind": f"correlation ({c.type})",
+        }
+        for c in loaded.correlations
+    ]
+    rows += [{"rule": f.id, "kind": "filter", "expires": f.expires or ""} for f in loaded.filters]
+    tuned = (*loaded.locked_correlations(), *loaded.locked_filters())
+    if lock is not None:
+        for row, own in zip(rows, tuned, strict=True):
+            found = known.get(own.id)
+            same = "yes" if found == own.digest else "changed since"
+            row["resolved"] = same if found else "not in the lock"
+    return rows
 
 
 def schema_text() -> str:
     """The JSON Schema of rule files."""
     return render_schema()
-
-
-def _run_sql(compiled: CompiledSql, tables: SeriesTables) -> Sequence[Mapping[str, Any]]:
-    import pyarrow as pa
-
-    from auditkit.store import run_compiled
-
-    # A series without activity gives empty columns, whose type cannot be inferred.
-    cells = pa.schema(
-        [
-            ("recording", pa.string()),
-            ("token", pa.int64()),
-            ("latent", pa.int32()),
-            ("value", pa.float32()),
-        ]
-    )
-    covered = pa.schema(
-        [
-            ("recording", pa.string()),
-            ("sae", pa.string()),
-            ("first_token", pa.int64()),
-            ("last_token", pa.int64()),
-        ]
-    )
-    return run_compiled(
-        compiled.text,
-        compiled.parameters,
-        pa.table(dict(tables.tokens)),
-        pa.table(dict(tables.activations), schema=cells),
-        pa.table(dict(tables.coverage), schema=covered),
-    ).to_pylist()
 
 
 def _named(name: str, rules: Mapping[str, Any]) -> Any:

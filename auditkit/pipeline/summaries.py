@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from auditkit.core.audits import NamedMeasure, SuiteSummary
@@ -99,6 +100,7 @@ def list_limits(
         for signal in rule.signals:
             if signal.unresolved is not None:
                 limits.append(f"Rule {rule.id}: {signal.unresolved}; its verdicts are unknown.")
+    limits += _filters_that_did_nothing(lock, findings)
     unknown = sum(f.unknown for f in findings)
     if unknown:
         limits.append(f"{unknown} verdicts are unknown; the table of rules gives the reasons.")
@@ -111,3 +113,14 @@ def list_limits(
         "Rules watch for what they were written for. A silent rule is no evidence of absence."
     )
     return tuple(limits)
+
+
+def _filters_that_did_nothing(lock: Lock, findings: Sequence[Finding]) -> list[str]:
+    excused = {name for f in findings for name, _ in f.filtered}
+    said: list[str] = []
+    for tuning in lock.filters:
+        if tuning.expired(date.today()):
+            said.append(f"Filter {tuning.id} expired on {tuning.expires} and was not applied.")
+        elif tuning.id not in excused:
+            said.append(f"Filter {tuning.id} excused no match: nothing shows that it is needed.")
+    return said

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditkit.core.directions import LockedDirection
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Provenance, Recording, RecordingPlan
 from auditkit.models import LanguageModel, load_model
 from auditkit.pipeline.provenance import collect_provenance
-from auditkit.recording import record_suite
+from auditkit.recording import complete_directions, record_suite
 from auditkit.saes import SparseAutoencoder, check_fits, load_sae
 from auditkit.store import Store
 
@@ -81,3 +83,25 @@ class Workbench:
             provenance=self.provenance,
             progress=report,
         )
+
+    def complete(
+        self,
+        recording: Recording,
+        directions: Sequence[LockedDirection],
+        store: Store,
+        progress: Progress,
+    ) -> None:
+        """Add the values of directions to a recording that was made before they were bound."""
+        if not store.lacks_directions(recording.id, [d.digest for d in directions]):
+            return
+        begun = before = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal begun, before
+            if not begun:
+                progress.begin(f"complete {recording.suite}", total)
+                begun = 1
+            progress.advance(done - before)
+            before = done
+
+        complete_directions(self.model, recording, directions, store, progress=report)

@@ -64,7 +64,7 @@ def verdict_counts(doc: ReportDocument) -> list[Query]:
     found = [f for f in doc.audit.findings if f.matches]
     sql = (
         "SELECT rule, recording, count(*) AS frames,\n"
-        "       count(*) FILTER (truth = 'true') AS fired,\n"
+        "       count(*) FILTER (truth = 'true' AND filtered_by IS NULL) AS fired,\n"
         "       count(*) FILTER (truth = 'unknown') AS unknown\n"
         f"FROM matches\n{_audited(doc, found)}\n"
         "GROUP BY rule, recording ORDER BY rule, recording;"
@@ -74,6 +74,44 @@ def verdict_counts(doc: ReportDocument) -> list[Query]:
         sql,
         ("rule", "recording", "frames", "fired", "unknown"),
         [(f.rule_id, _recording(f), f.frames, f.fired, f.unknown) for f in found],
+    )
+
+
+def filtered_matches(doc: ReportDocument) -> list[Query]:
+    """True matches that filters excuse, by filter; nothing where none is."""
+    found = [f for f in doc.audit.findings if f.filtered]
+    if not found:
+        return []
+    sql = (
+        "SELECT rule, recording, filtered_by AS filter, count(*) AS matches\n"
+        f"FROM matches\n{_audited(doc, found)}\n  AND filtered_by IS NOT NULL\n"
+        "GROUP BY rule, recording, filter ORDER BY rule, recording, filter;"
+    )
+    return query(
+        "Matches that filters excuse",
+        sql,
+        ("rule", "recording", "filter", "matches"),
+        [(f.rule_id, _recording(f), name, n) for f in found for name, n in f.filtered],
+    )
+
+
+def correlated_groups(doc: ReportDocument) -> list[Query]:
+    """Groups of every correlation on every suite: all, held and unknown; nothing without one."""
+    found = [f for f in doc.audit.correlations if f.groups]
+    if not found:
+        return []
+    sql = (
+        "SELECT correlation, suite, count(*) AS groups,\n"
+        "       count(*) FILTER (truth = 'true') AS held,\n"
+        "       count(*) FILTER (truth = 'unknown') AS unknown\n"
+        f"FROM correlations WHERE lock = {literal(fingerprint(doc.audit.lock))}\n"
+        "GROUP BY correlation, suite ORDER BY correlation, suite;"
+    )
+    return query(
+        "Groups in which rules combined held",
+        sql,
+        ("correlation", "suite", "groups", "held", "unknown"),
+        [(f.correlation_id, f.suite, f.groups, f.fired, f.unknown) for f in found],
     )
 
 

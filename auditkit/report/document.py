@@ -6,6 +6,7 @@ from typing import Literal
 
 from auditkit.core.audits import AuditRecord, MatchView
 from auditkit.core.confirmations import CausalVerdict, Confirmation
+from auditkit.core.correlations import LockedCorrelation
 from auditkit.core.documents import Document
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import LockedRule, Severity
@@ -70,6 +71,10 @@ class ReportDocument(Document):
             if rule.id == rule_id:
                 return rule
         raise KeyError(rule_id)
+
+    def correlation(self, correlation_id: str) -> LockedCorrelation:
+        """The locked correlation called `correlation_id`; KeyError where there is none."""
+        return {c.id: c for c in self.audit.lock.correlations}[correlation_id]
 
     def findings(self, rule_id: str) -> list[Finding]:
         """The rule's findings, one per audited suite."""

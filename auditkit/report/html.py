@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from auditkit.core.confirmations import Confirmation
 from auditkit.core.locks import ConfirmPlan
 from auditkit.core.measured import Measure, NotMeasured
-from auditkit.report import figures, wording
+from auditkit.report import correlations, figures, wording
 from auditkit.report.document import ReportDocument
 from auditkit.report.facts import (
     checks_of,
@@ -42,7 +42,7 @@ def to_html(doc: ReportDocument) -> str:
     are written out; a content security policy forbids any script and any request besides.
     """
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             doc=doc, audit=doc.audit, digests=digests(doc), queries=queries(doc), sources=SOURCES
@@ -51,7 +51,8 @@ def to_html(doc: ReportDocument) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates with everything escaped; shared by every page."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -102,6 +103,10 @@ def _names() -> dict[str, Any]:
         "rival_of": rival_of,
         "verdicts_of": verdicts_of,
         "statuses_of": statuses_of,
+        "members_in_words": correlations.members_in_words,
+        "correlation_sentence": correlations.correlation_sentence,
+        "shown_groups": correlations.shown_groups,
+        "standing_on": correlations.standing_on,
         "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
     }
 

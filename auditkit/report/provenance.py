@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from auditkit.core.fingerprint import fingerprint
 from auditkit.report.count_queries import (
+    correlated_groups,
     false_positives,
+    filtered_matches,
     locked_scores,
     locked_thresholds,
     recorded_tokens,
@@ -103,6 +105,8 @@ def queries(doc: ReportDocument) -> list[Query]:
     return [
         *recorded_tokens(doc),
         *verdict_counts(doc),
+        *filtered_matches(doc),
+        *correlated_groups(doc),
         *unknown_reasons(doc),
         *shown_scores(doc),
         *false_positives(doc),

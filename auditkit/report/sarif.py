@@ -11,6 +11,7 @@ from auditkit.core.measured import NotMeasured
 from auditkit.core.verdicts import Match, Reason, Truth
 from auditkit.report.document import ReportDocument
 from auditkit.report.json import dump
+from auditkit.report.sarif_correlations import correlation_descriptor, correlation_results
 from auditkit.report.visible import one_line, visible
 from auditkit.report.wording import calibration_sentence, detection_sentence, result_sentence
 
@@ -58,7 +59,11 @@ def to_sarif(doc: ReportDocument) -> str:
                 "name": "auditkit",
                 "semanticVersion": doc.audit.lock.provenance.auditkit,
                 "shortDescription": {"text": "Audits a language model from the inside."},
-                "rules": [_descriptor(rule) for rule in rules],
+                "rules": [_descriptor(rule) for rule in rules]
+                + [
+                    correlation_descriptor(c, LEVELS[c.severity], SECURITY_SEVERITY[c.severity])
+                    for c in doc.audit.lock.correlations
+                ],
             }
         },
         "automationDetails": {"id": f"auditkit/{doc.audit.name}/"},
@@ -70,7 +75,8 @@ def to_sarif(doc: ReportDocument) -> str:
         ],
         "results": [
             _result(f, doc, index[f.rule_id]) for f in found if f.state is not FindingState.SILENT
-        ],
+        ]
+        + correlation_results(doc, len(rules), LEVELS),
         "properties": _run_properties(doc, found),
     }
     return dump({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
@@ -114,7 +120,7 @@ def _help(rule: LockedRule) -> str:
 def _result(finding: Finding, doc: ReportDocument, index: int) -> dict[str, Any]:
     fired = finding.state is FindingState.FIRED
     wanted = Truth.TRUE if fired else Truth.UNKNOWN
-    places = [m for m in finding.matches if m.truth is wanted]
+    places = [m for m in finding.matches if m.truth is wanted and m.filtered_by is None]
     result: dict[str, Any] = {
         "ruleId": finding.rule_id,
         "ruleIndex": index,
@@ -169,6 +175,7 @@ def _result_properties(finding: Finding, doc: ReportDocument) -> dict[str, Any]:
         "fired": finding.fired,
         "unknown": finding.unknown,
         "unknownReasons": dict(finding.unknown_reasons),
+        **({"filtered": dict(finding.filtered)} if finding.filtered else {}),
         "rate": _measure(finding),
         "causalVerdicts": [c.verdict.value for c in doc.confirmations(finding.rule_id)],
         "status": rule.status.value,

@@ -13,6 +13,7 @@ from rich.text import Text
 from auditkit.core.findings import Finding, FindingState
 from auditkit.core.locks import Severity
 from auditkit.core.measured import Measure, Measured
+from auditkit.report.correlations import correlation_sentence
 from auditkit.report.document import ReportDocument, RuleResult
 from auditkit.report.figures import counted, percent
 from auditkit.report.visible import one_line
@@ -44,6 +45,10 @@ def to_terminal(doc: ReportDocument, *, width: int = 100) -> str:
     console.print(_table(doc))
     for result in doc.results:
         console.print(_said(doc, result))
+    for finding in doc.audit.correlations:
+        text = Text(one_line(doc.correlation(finding.correlation_id).title), style="bold")
+        text.append("\n  " + one_line(correlation_sentence(finding)), style="not bold")
+        console.print(text)
     console.print()
     console.print(Text("An unfired rule is not absence, and nothing here says the model is safe."))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

@@ -55,7 +55,7 @@ def frames(n: int, frame: Frame) -> str:
 def result_sentence(rule: LockedRule, finding: Finding) -> str:
     """One sentence on what the rule came to on one suite."""
     decided = finding.frames - finding.unknown
-    left = _unknown_clause(finding)
+    left = _excused_clause(finding) + _unknown_clause(finding)
     where = f"on {finding.suite}"
     if finding.state is FindingState.FIRED:
         of = f"{finding.fired:,} of {frames(decided, rule.frame)}"
@@ -78,6 +78,14 @@ def _at_most(finding: Finding) -> str:
 
 def _unknown_clause(finding: Finding) -> str:
     return f"; {finding.unknown:,} more unknown ({_reasons(finding)})" if finding.unknown else ""
+
+
+def _excused_clause(finding: Finding) -> str:
+    if not finding.filtered:
+        return ""
+    total = sum(n for _, n in finding.filtered)
+    names = ", ".join(f"{name} {n:,}" for name, n in finding.filtered)
+    return f"; {total:,} matched and {'is' if total == 1 else 'are'} excused by filter ({names})"
 
 
 def _reasons(finding: Finding) -> str:

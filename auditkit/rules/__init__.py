@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from auditkit.rules.codes import CODES
 from auditkit.rules.condition import ConditionError, parse_condition
+from auditkit.rules.correlate import GroupVerdict, MemberFrame, judge_group
+from auditkit.rules.correlation_documents import CorrelationDocument
+from auditkit.rules.correlation_tests import run_correlation_tests
 from auditkit.rules.documents import (
     ConfirmDocument,
     ContrastSelect,
+    DirectionSelect,
     Example,
     ExampleSet,
     IndexSelect,
+    LabelSelect,
     PromptExample,
     RuleDocument,
     SignalDocument,
 )
 from auditkit.rules.explain import explain_rule
+from auditkit.rules.explain_combined import explain_correlation, explain_filter
+from auditkit.rules.filter_documents import FilterDocument
 from auditkit.rules.frames import FrameAssembler, FrameOutcome, RuleWatcher, split_frames
+from auditkit.rules.label_import import read_labels
+from auditkit.rules.label_tables import (
+    LabelTable,
+    load_label_table,
+    make_table,
+    pinned_table,
+    render_label_table,
+)
 from auditkit.rules.lint_formats import FORMATS
 from auditkit.rules.lock import parse_lock, read_lock, render_lock, write_lock
 from auditkit.rules.lowering import lower_rule
+from auditkit.rules.online import offline_parts
+from auditkit.rules.patterns import compile_pattern
 from auditkit.rules.plan import Plan
 from auditkit.rules.pooling import SignalPool, pool_signal
 from auditkit.rules.render import render_condition
@@ -32,10 +49,18 @@ from auditkit.rules.rule_files import (
     read_rules,
 )
 from auditkit.rules.schema import render_schema, rule_schema
-from auditkit.rules.signals import draft_rule, rule_digest, rule_scope, signal_unit
+from auditkit.rules.signals import (
+    Contrast,
+    draft_rule,
+    rule_digest,
+    rule_scope,
+    signal_examples,
+    signal_unit,
+)
 from auditkit.rules.sql import CompiledSql, compile_sql
 from auditkit.rules.stream import StreamEvaluator, StreamSnapshot, TokenSignals
 from auditkit.rules.threshold import critical_threshold
+from auditkit.rules.tuning import lock_correlation, lock_filter
 from auditkit.rules.unit_tests import (
     Outcome,
     RunSql,
@@ -51,12 +76,20 @@ __all__ = [
     "CompiledSql",
     "ConditionError",
     "ConfirmDocument",
+    "Contrast",
     "ContrastSelect",
+    "CorrelationDocument",
+    "DirectionSelect",
     "Example",
     "ExampleSet",
+    "FilterDocument",
     "FrameAssembler",
     "FrameOutcome",
+    "GroupVerdict",
     "IndexSelect",
+    "LabelSelect",
+    "LabelTable",
+    "MemberFrame",
     "Outcome",
     "Plan",
     "PromptExample",
@@ -71,29 +104,43 @@ __all__ = [
     "StreamSnapshot",
     "TokenSignals",
     "UnitResult",
+    "compile_pattern",
     "compile_sql",
     "critical_threshold",
     "draft_rule",
+    "explain_correlation",
+    "explain_filter",
     "explain_rule",
     "judge_example",
+    "judge_group",
     "lint_blocking",
     "lint_rules",
+    "load_label_table",
     "load_rules",
+    "lock_correlation",
+    "lock_filter",
     "lower_rule",
+    "make_table",
+    "offline_parts",
     "parse_condition",
     "parse_lock",
     "parse_rules",
+    "pinned_table",
     "pool_signal",
+    "read_labels",
     "read_lock",
     "read_rule_paths",
     "read_rules",
     "render_condition",
+    "render_label_table",
     "render_lock",
     "render_schema",
     "rule_digest",
     "rule_schema",
     "rule_scope",
+    "run_correlation_tests",
     "run_unit_tests",
+    "signal_examples",
     "signal_unit",
     "split_frames",
     "write_lock",

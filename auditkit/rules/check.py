@@ -10,7 +10,8 @@ from auditkit.core.prompts import Role
 from auditkit.rules import ast
 from auditkit.rules.ast import Place
 from auditkit.rules.kleene import compare
-from auditkit.rules.lowering import LARGEST, spell_unsupported
+from auditkit.rules.lowering import names_like, spell_unsupported
+from auditkit.rules.quantities import LARGEST, NEIGHBOURS, argument_problem, is_near
 from auditkit.rules.render import render_condition
 from auditkit.rules.signals import SignalFacts
 
@@ -39,6 +40,8 @@ def check_condition(tree: ast.Expr, names: Names) -> list[Problem]:
     """Every problem of one condition, in the order of its text."""
     checker = _Checker(names)
     checker.expr(tree)
+    if names.them:
+        checker.settled(tree, tree)
     return sorted(checker.problems, key=lambda p: p.place.start)
 
 
@@ -51,6 +54,10 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     return f"known are: {', '.join(known)}" if known else None
 
 
+Bounds = tuple[int | None, int | None]
+"""What a statistic lies between (None: unbounded)."""
+
+
 class _Checker:
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -61,10 +68,6 @@ class _Checker:
 
     def expr(self, node: ast.Expr) -> None:
         """Check a node and what is inside it."""
-        unsupported = spell_unsupported(node)
-        if unsupported is not None:
-            self.report("AK029", f"{unsupported} is not supported yet", node)
-            return
         match node:
             case ast.And() | ast.Or():
                 self.operands(node)
@@ -72,17 +75,36 @@ class _Checker:
                 self.count(node, node.k, len(node.operands))
                 self.operands(node)
             case ast.OfNames():
-                self.them(node)
+                self.of_names(node)
             case ast.Not(operand=operand):
                 self.expr(operand)
             case ast.LetRef():
                 self.let_ref(node)
             case ast.Quantified(test=test):
                 self.test(test)
-            case ast.Compare():
+            case ast.Compare() | ast.InRange():
                 self.compare(node)
-            case _:
-                pass
+            case ast.Window(size=size, operand=operand):
+                self.near("a window", size, node)
+                self.settled(node, operand)
+                self.expr(operand)
+            case ast.Then(first=first, second=second, within=within):
+                self.near("within", within, node)
+                self.test(first)
+                self.test(second)
+            case ast.Defined(name=name):
+                self.named(name, node)
+
+    def settled(self, node: ast.Expr, operand: ast.Expr) -> None:
+        parts = ast.walk(operand)
+        if not any(isinstance(n, _LOOKING) for n in parts):
+            message = f"'{render_condition(node)}' is settled before any token is seen"
+            self.report("AK033", message, node)
+
+    def near(self, what: str, tokens: float | None, node: ast.Node) -> None:
+        if not is_near(tokens):
+            message = f"{what} takes a number of tokens from 1 to {NEIGHBOURS}"
+            self.report("AK042", message, node)
 
     def operands(self, node: ast.And | ast.Or | ast.Of) -> None:
         self.repeated(node.operands)
@@ -101,13 +123,17 @@ class _Checker:
             of = f"{n} operand" + "s" * (n != 1)
             self.report("AK030", f"'{k} of' {of} is always {always}", node)
 
-    def them(self, node: ast.OfNames) -> None:
-        if not self.names.them:
+    def of_names(self, node: ast.OfNames) -> None:
+        names = names_like(node.pattern, self.names.lets)
+        if node.pattern == "them" and not self.names.them:
             self.report("AK023", "'them' under let: would name itself", node)
         elif not self.names.lets:
-            self.report("AK036", "'them' matches nothing: the rule has no let:", node)
+            self.report("AK036", f"{node.pattern!r} matches nothing: the rule has no let:", node)
+        elif not names:
+            help = f"named are: {', '.join(self.names.lets)}"
+            self.report("AK036", f"{node.pattern!r} matches no name under let:", node, help)
         else:
-            self.count(node, node.k, len(self.names.lets))
+            self.count(node, node.k, len(names))
 
     def let_ref(self, node: ast.LetRef) -> None:
         if node.name in self.names.lets:
@@ -117,26 +143,49 @@ class _Checker:
             help = f"a signal stands inside a statistic: max({node.name}), mean({node.name}), …"
         self.report("AK022", f"unknown name {node.name!r}", node, help)
 
-    def compare(self, node: ast.Compare) -> None:
-        statistic = node.statistic
-        for part in (statistic, node.quantity):
-            unsupported = spell_unsupported(part)
-            if unsupported is not None:
-                self.report("AK029", f"{unsupported} is not supported yet", part)
-                return
-        if isinstance(statistic, ast.Difference):
+    def compare(self, node: ast.Compare | ast.InRange) -> None:
+        unsupported = spell_unsupported(node.statistic)
+        if unsupported is not None or isinstance(node.statistic, ast.Difference):
+            self.report("AK029", f"{unsupported} is not supported yet", node.statistic)
             return
+        bounds = self.statistic(node.statistic)
+        if isinstance(node, ast.Compare):
+            self.quantity(node.statistic, node.quantity)
+            self.vacuous(node, [(node.op, node.quantity)], bounds)
+            return
+        self.quantity(node.statistic, node.low)
+        self.quantity(node.statistic, node.high)
+        self.vacuous(node, [(ast.Op.GE, node.low), (ast.Op.LE, node.high)], bounds)
+        low, high = node.low, node.high
+        if isinstance(low, ast.Number) and isinstance(high, ast.Number) and low.value > high.value:
+            text = render_condition(node)
+            self.report("AK033", f"'{text}' is always false: the bounds are reversed", node)
+
+    def statistic(self, node: ast.Aggregate) -> Bounds:
+        """Check a statistic; return what it lies between, whatever the tokens are."""
+        if isinstance(node, ast.TokenStatistic):
+            self.test(node.test)
+            if node.function == "last":
+                return None, None
+            return 0, 1 if node.function == "frac" else None
+        self.signal(node.signal)
+        self.argument(node)
+        facts = self.names.signals.get(node.signal.name)
+        return (0 if facts is not None and facts.non_negative else None), None
+
+    def argument(self, node: ast.SignalStatistic) -> None:
+        problem = argument_problem(node.function, node.argument)
+        if problem is not None:
+            self.report(*problem, node)
+
+    def quantity(self, statistic: ast.Aggregate, quantity: ast.Quantity) -> None:
         if isinstance(statistic, ast.SignalStatistic):
-            if statistic.argument is not None:
-                self.report("AK028", f"'{statistic.function}' takes a signal only", statistic)
-            self.activation(statistic.signal, node.quantity)
-            facts = self.names.signals.get(statistic.signal.name)
-            bounds = (0 if facts is not None and facts.non_negative else None, None)
+            self.level(statistic.signal, quantity)
+        elif isinstance(quantity, ast.Percentile):
+            message = f"'{statistic.function}' is not in the unit of {quantity.signal!r}"
+            self.report("AK041", message, quantity)
         else:
-            self.test(statistic.test)
-            self.tokens(statistic, node.quantity)
-            bounds = (0, 1 if statistic.function == "frac" else None)
-        self.vacuous(node, node.op, node.quantity, bounds)
+            self.tokens(statistic, quantity)
 
     def tokens(self, statistic: ast.TokenStatistic, quantity: ast.Quantity) -> None:
         if not isinstance(quantity, ast.Number):
@@ -157,7 +206,19 @@ class _Checker:
 
     def activation(self, ref: ast.SignalRef, quantity: ast.Quantity) -> None:
         self.signal(ref)
+        self.level(ref, quantity)
+
+    def level(self, ref: ast.SignalRef, quantity: ast.Quantity) -> None:
+        """Check what a signal is compared with."""
         facts = self.names.signals.get(ref.name)
+        if isinstance(quantity, ast.Percentile):
+            self.named(quantity.signal, quantity)
+            other = self.names.signals.get(quantity.signal)
+            if not 0 < quantity.percent <= 100:
+                self.report("AK043", "a percentile lies above 0 and at most at 100", quantity)
+            if facts is not None and other is not None and facts.unit != other.unit:
+                units = f"{other.unit.value}, {ref.name!r} in {facts.unit.value}"
+                self.report("AK040", f"{quantity.signal!r} is in {units}", quantity)
         if not isinstance(quantity, ast.Number):
             return
         self.size(quantity)
@@ -166,14 +227,17 @@ class _Checker:
             message = f"a threshold in {quantity.unit}, but {ref.name!r} is {own}"
             self.report("AK040", message, quantity, "leave the unit out, or convert the number")
 
+    def named(self, name: str, node: ast.Node) -> None:
+        if name not in self.names.signals:
+            help = suggest(name, self.names.signals)
+            self.report("AK021", f"unknown signal {name!r}", node, help)
+
     def size(self, quantity: ast.Number) -> None:
         if abs(quantity.value) > LARGEST:
             self.report("AK045", "a threshold lies within ±2^31", quantity)
 
     def signal(self, ref: ast.SignalRef) -> None:
-        if ref.name not in self.names.signals:
-            help = suggest(ref.name, self.names.signals)
-            self.report("AK021", f"unknown signal {ref.name!r}", ref, help)
+        self.named(ref.name, ref)
         for role in ref.roles:
             if self.names.roles and role not in self.names.roles:
                 message = f"@{role.value} is outside the rule's scope, so it sees no token"
@@ -191,14 +255,10 @@ class _Checker:
     def token(self, node: ast.TokenTest) -> None:
         match node:
             case ast.TokenCompare(signal=signal, op=op, quantity=quantity):
-                unsupported = spell_unsupported(quantity)
-                if unsupported is not None:
-                    self.report("AK029", f"{unsupported} is not supported yet", quantity)
-                    return
                 self.activation(signal, quantity)
                 facts = self.names.signals.get(signal.name)
                 low = 0 if facts is not None and facts.non_negative else None
-                self.vacuous(node, op, quantity, (low, None))
+                self.vacuous(node, [(op, quantity)], (low, None))
             case ast.TokenNot(operand=operand):
                 self.token(operand)
             case _:
@@ -210,14 +270,21 @@ class _Checker:
 
     def vacuous(
         self,
-        node: ast.Compare | ast.TokenCompare,
-        op: ast.Op,
-        quantity: ast.Quantity,
-        bounds: tuple[int | None, int | None],
+        node: ast.Compare | ast.InRange | ast.TokenCompare,
+        cuts: Sequence[tuple[ast.Op, ast.Quantity]],
+        bounds: Bounds,
     ) -> None:
-        if not isinstance(quantity, ast.Number) or (bounds[1] and not 0 <= quantity.value <= 1):
-            return
-        truth = compare(op, bounds[0], bounds[1], quantity.value)
+        truths: list[bool | None] = []
+        for op, quantity in cuts:
+            number = quantity.value if isinstance(quantity, ast.Number) else None
+            if number is None or (bounds[1] and not 0 <= number <= 1):
+                truths.append(None)
+            else:
+                truths.append(compare(op, *bounds, number))
+        truth = False if False in truths else all(truths) or None
         if truth is not None:
             message = f"'{render_condition(node)}' is always {str(truth).lower()}"
             self.report("AK033", message, node)
+
+
+_LOOKING = (ast.SignalRef, ast.LetRef, ast.OfNames)

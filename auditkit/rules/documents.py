@@ -11,19 +11,24 @@ from pydantic_core import PydanticCustomError
 from auditkit.core.documents import Document
 from auditkit.core.locks import Frame, Pool, Severity, Status
 from auditkit.core.prompts import Role
+from auditkit.rules.correlation_documents import CorrelationDocument
+from auditkit.rules.fields import Name, RuleId, Share, Text
+from auditkit.rules.filter_documents import FilterDocument
 
 FORMAT = "auditkit-rules/1"
 
-Text = Annotated[str, Field(min_length=1)]
-RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=120)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
 SuiteRef = Annotated[str, Field(min_length=1)]
+PercentileName = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}\.p[0-9]{1,3}(\.[0-9]{1,6})?$")
+]
 LexiconRef = Annotated[str, Field(min_length=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Speaker = Literal["system", "user", "assistant", "thinking", "tool"]
 Turn = Annotated[dict[Speaker, str], Field(min_length=1, max_length=1)]
 
 _ONE_PROMPT: dict[str, Any] = {"oneOf": [{"required": ["turns"]}, {"required": ["text"]}]}
+_SOME_PART: dict[str, Any] = {
+    "anyOf": [{"required": [part]} for part in ("rules", "filters", "correlations")]
+}
 _ONE_SOURCE: dict[str, Any] = {"oneOf": [{"required": ["suite"]}, {"required": ["examples"]}]}
 
 
@@ -91,17 +96,39 @@ class ContrastSelect(Document):
     max_density: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
+class LabelledExamples(Document):
+    """Examples that score a signal which was chosen without any."""
+
+    positive: ExampleSet
+    negative: ExampleSet
+    holdout: Share = 0.5
+
+
 class LabelSelect(Document):
-    """Latents by their scored label (not supported yet)."""
+    """Latents by what a label table says of them: at most `top_k`, the best scored first.
+
+    `label` is looked for as a part of each label (`contains`, in any case), as all of it (`exact`)
+    or as a pattern (`pattern`, RE2). `min_score` is on the scale of the table's own scores.
+    `snapshot` pins the table's content. A label is no evidence: `examples` score the signal.
+    """
 
     by: Literal["label"]
-    label: Text
-    top_k: Annotated[int, Field(ge=1, le=4096)] = 1
-    min_score: Annotated[float, Field(ge=0.5, le=1)] = 0.85
+    table: Text
+    snapshot: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=1000)]
+    match: Literal["contains", "exact", "pattern"] = "contains"
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 8
+    min_score: float | None = None
+    examples: LabelledExamples | None = None
 
 
 class DirectionSelect(Document):
-    """A plain linear direction from two sets of examples (not supported yet)."""
+    """A plain linear direction that tells two sets of examples apart, beside the SAE's latents.
+
+    `diff_of_means`: from the mean of the negative examples to that of the positive; `probe`: the
+    weights of a logistic regression. Below `min_score` on the held-out share the signal is
+    unresolved. Values are 0 halfway between the classes and ±1 at their means.
+    """
 
     by: Literal["direction"]
     positive: ExampleSet
@@ -175,9 +202,10 @@ class ConfirmDocument(Document):
 
 
 class GivenDocument(Document):
-    """What a unit test assumes."""
+    """What a unit test assumes: the calibrated threshold, percentiles by name (`refuse.p99`)."""
 
     calibrated: float | None = None
+    percentiles: dict[PercentileName, float] = Field(default_factory=dict[str, float])
 
 
 class UnitTest(Document):
@@ -221,10 +249,17 @@ class RuleDocument(Document):
     tests: RuleTests = RuleTests()
 
 
-class RulesDocument(Document):
-    """A rule file. `filters` and `correlations` are not supported yet."""
+class RulesDocument(Document, json_schema_extra=_SOME_PART):
+    """A rule file: rules, filters that tune rules, correlations that combine them."""
 
     format: Literal["auditkit-rules/1"]
-    rules: Annotated[tuple[RuleDocument, ...], Field(min_length=1)]
-    filters: tuple[Any, ...] = ()
-    correlations: tuple[Any, ...] = ()
+    rules: Annotated[tuple[RuleDocument, ...], Field(min_length=1)] = ()
+    filters: Annotated[tuple[FilterDocument, ...], Field(min_length=1)] = ()
+    correlations: Annotated[tuple[CorrelationDocument, ...], Field(min_length=1)] = ()
+
+    @model_validator(mode="after")
+    def _some_part(self) -> RulesDocument:
+        if not self.model_fields_set & {"rules", "filters", "correlations"}:
+            message = "a rule file holds 'rules', 'filters' or 'correlations'"
+            raise PydanticCustomError("nothing_given", message)
+        return self

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from auditkit.core.fixed_point import lift
 from auditkit.core.locks import Calibration, Frame, LockedRule, NotCalibrated
+from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import ast
 from auditkit.rules.condition import parse_condition
 from auditkit.rules.documents import RuleDocument
 from auditkit.rules.lowering import lower_rule
-from auditkit.rules.plan import Cut, Plan, TokenAtLeast, TokenCut, TokenNode, TokenNot, frame_cuts
+from auditkit.rules.plan import (
+    SHARE_SCALE,
+    Cut,
+    Plan,
+    PlanAggregate,
+    Statistic,
+    TokenAtLeast,
+    TokenCut,
+    TokenNode,
+    TokenNot,
+    frame_cuts,
+)
 from auditkit.rules.render import render_condition
 from auditkit.rules.signals import draft_rule
 from auditkit.rules.sql import compile_sql
@@ -104,13 +116,18 @@ def tree_lines(node: ast.Node, depth: int = 0) -> Iterator[str]:
 def _thresholds(plan: Plan, rule: LockedRule) -> Iterator[str]:
     for node in frame_cuts(plan.root):
         aggregate = plan.aggregates[node.aggregate]
+        inside = f" in every {aggregate.window} neighbouring tokens" if aggregate.window else ""
+        if aggregate.second is not None:
+            yield f"{_pair(aggregate, plan)}{inside}"
+            continue
         if aggregate.signal is not None:
             what = f"{aggregate.statistic.value}({plan.signals[aggregate.signal].name}"
         else:
             assert aggregate.test is not None
             what = f"{aggregate.statistic.value}({_test(aggregate.test, plan)}"
-        roles = "".join(f" @{r.value}" for r in aggregate.roles)
-        yield f"{what}{roles}) {_cut(node.cut)}"
+        scale = SHARE_SCALE if aggregate.statistic is Statistic.QUANTILE else 1
+        argument = f", {aggregate.argument / scale:g}" if aggregate.argument else ""
+        yield f"{what}{_at_roles(aggregate.roles)}{argument}) {_cut(node.cut)}{inside}"
     match rule.calibration:
         case Calibration() as found if found.frames:
             yield (
@@ -122,6 +139,18 @@ def _thresholds(plan: Plan, rule: LockedRule) -> Iterator[str]:
             yield f"not calibrated: {missing.reason}"
         case _:
             pass
+
+
+def _at_roles(roles: Sequence[Role]) -> str:
+    return "".join(f" @{r.value}" for r in roles)
+
+
+def _pair(pair: PlanAggregate, plan: Plan) -> str:
+    first, second = (_test(t, plan) for t in pair.tests)
+    return (
+        f"({first}{_at_roles(pair.roles)}) then ({second}{_at_roles(pair.second_roles)}) "
+        f"within {pair.argument} tokens"
+    )
 
 
 def _test(node: TokenNode, plan: Plan) -> str:
@@ -136,7 +165,10 @@ def _test(node: TokenNode, plan: Plan) -> str:
 
 def _cut(cut: Cut) -> str:
     if cut.threshold is None:
-        return f"{cut.op.value} calibrated, without a certificate"
+        what = (
+            "calibrated, without a certificate" if cut.calibrated else "a percentile not measured"
+        )
+        return f"{cut.op.value} {what}"
     number = f"{lift(cut.threshold):.6g} ({cut.threshold} · 2⁻²⁰)"
     return f"{cut.op.value} {'calibrated ' if cut.calibrated else ''}{number}"
 

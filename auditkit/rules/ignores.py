@@ -42,6 +42,23 @@ def apply_ignores(source: SourceMap, found: Sequence[Diagnostic]) -> list[Diagno
     return kept
 
 
+def apply_late(
+    source: SourceMap, told: Sequence[Diagnostic], late: Sequence[Diagnostic]
+) -> tuple[list[Diagnostic], list[Diagnostic]]:
+    """Silence what shows only when files are seen together: `told` is what was said of this file
+    alone, where an ignore of a `late` diagnostic looked as if it silenced nothing."""
+    ignores = [i for n, line in enumerate(source.lines) for i in _parse(source, n, line)]
+    kept: list[Diagnostic] = []
+    used: set[int] = set()
+    for d in late:
+        hits = {i.line for i in ignores if d.code in i.codes and d.span.line in (i.line, i.covers)}
+        if d.code[:4] in FIXED_FAMILIES or not hits:
+            kept.append(d)
+        else:
+            used |= hits
+    return [d for d in told if d.code != "AK095" or d.span.line not in used], kept
+
+
 def _parse(source: SourceMap, number: int, line: str) -> list[_Ignore]:
     match = _COMMENT.search(line)
     if match is None:

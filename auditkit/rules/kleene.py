@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from auditkit.core.verdicts import Reason
 from auditkit.rules.ast import Op
-from auditkit.rules.plan import Cut
+from auditkit.rules.plan import Cut, FrameAtLeast, FrameNode, FrameNot
 
 KNOWN = len(Reason)
 """The rank of what has no reason to be unknown: after all reasons."""
@@ -36,7 +36,7 @@ class Held(NamedTuple):
 def decide(cut: Cut, held: Held) -> Judged:
     """Compare: true or false if every possible value agrees, else unknown."""
     if cut.threshold is None:
-        return Judged(None, min(Reason.NOT_CALIBRATED.rank, held.rank))
+        return Judged(None, min(cut.missing.rank, held.rank))
     truth = compare(cut.op, held.low, held.high, cut.threshold * held.share)
     return Judged(None, held.rank) if truth is None else Judged(truth)
 
@@ -77,3 +77,14 @@ def at_least(k: int, operands: Sequence[Judged]) -> Judged:
     if true + len(unknown) < k:
         return Judged(False)
     return Judged(None, min(unknown))
+
+
+def judge_frame(node: FrameNode, leaf: Callable[[FrameNode], Judged]) -> Judged:
+    """Judge a condition, given how all but its "not" and "at least k of" is judged."""
+    match node:
+        case FrameNot(operand=operand):
+            return negate(judge_frame(operand, leaf))
+        case FrameAtLeast(k=k, operands=operands):
+            return at_least(k, [judge_frame(o, leaf) for o in operands])
+        case _:
+            return leaf(node)

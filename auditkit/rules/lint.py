@@ -14,8 +14,10 @@ from auditkit.rules.documents import (
     LabelSelect,
     RuleDocument,
     SignalDocument,
+    UnitTest,
 )
 from auditkit.rules.lowering import FRAMES, lower_rule
+from auditkit.rules.patterns import PatternError, compile_pattern
 from auditkit.rules.plan import falls_with_threshold
 from auditkit.rules.report import Reporter
 from auditkit.rules.rule_conditions import Trees, check_conditions
@@ -46,8 +48,10 @@ def lint_rule(rule: RuleDocument, number: int, reporter: Reporter) -> None:
 def _check_signal(name: str, signal: SignalDocument, number: int, reporter: Reporter) -> None:
     at = ("rules", number, "signals", name)
     select = signal.select
-    if isinstance(select, LabelSelect | DirectionSelect):
-        reporter.add("AK029", f"by: {select.by} is not supported yet", (*at, "select", "by"))
+    if isinstance(select, LabelSelect):
+        _check_label(select, (*at, "select"), reporter)
+    if isinstance(select, DirectionSelect):
+        _check_direction(signal, at, reporter)
     if isinstance(select, IndexSelect):
         _check_index(select, (*at, "select"), reporter)
     elif signal.unit == "raw":
@@ -75,6 +79,27 @@ def _check_index(select: IndexSelect, at: tuple[str | int, ...], reporter: Repor
     if select.weights is not None and len(select.weights) != len(select.latents):
         message = f"{len(select.weights)} weights for {len(select.latents)} latents"
         reporter.add("AK048", message, (*at, "weights"))
+
+
+def _check_label(select: LabelSelect, at: tuple[str | int, ...], reporter: Reporter) -> None:
+    if select.snapshot is None:
+        help = "snapshot: the digest that `auditkit labels show` prints"
+        message = "labels of which state of the table? Whoever changes it changes this rule"
+        reporter.add("AK052", message, (*at, "table"), help=help)
+    if select.match == "pattern":
+        try:
+            compile_pattern(select.label)
+        except PatternError as error:
+            reporter.add("AK020", f"label: {error}", (*at, "label"), help="patterns are RE2's")
+
+
+def _check_direction(signal: SignalDocument, at: tuple[str | int, ...], reporter: Reporter) -> None:
+    if signal.pool is not Pool.WEIGHTED:
+        message = f"pool: {signal.pool.value} with by: direction"
+        reporter.add("AK046", message, (*at, "pool"), help="a direction is one: leave pool: out")
+    if signal.unit == "z":
+        help = "a direction has its own scale: 0 between the examples' means, 1 at the positive"
+        reporter.add("AK046", "unit: z with by: direction", (*at, "unit"), help=help)
 
 
 def _check_calibration(
@@ -116,6 +141,10 @@ def _check_confirmations(rule: RuleDocument, number: int, reporter: Reporter) ->
             message = f"unknown signal {plan.intervene.signal!r}"
             help = suggest(plan.intervene.signal, rule.signals)
             reporter.add("AK021", message, (*at, "intervene", "signal"), help=help)
+        elif isinstance(rule.signals[plan.intervene.signal].select, DirectionSelect):
+            help = "test a signal of latents: by: contrast, from the same examples"
+            message = "a causal test of a direction is not supported yet"
+            reporter.add("AK029", message, (*at, "intervene", "signal"), help=help)
         if plan.name in names[:index]:
             reporter.add("AK027", f"the name {plan.name!r} stands twice", (*at, "name"))
         if plan.expect.q < 1 / (1 + CONTROLS):
@@ -135,6 +164,7 @@ def _check_tests(rule: RuleDocument, number: int, reporter: Reporter) -> None:
         except SeriesError as error:
             reporter.add("AK083", error.message, (*at, "series", error.key), help=error.help)
             continue
+        _check_given(rule, test, at, reporter)
         outside = [t.role for t in tokens if rule.scope.roles and t.role not in rule.scope.roles]
         if outside:
             message = f"@{outside[0].value} is outside the rule's scope, so it sees no token"
@@ -152,6 +182,17 @@ def _check_tests(rule: RuleDocument, number: int, reporter: Reporter) -> None:
     if not any(t.fires is True for t in tests.unit) and not tests.should_match:
         help = "a unit test with fires: true, or an example under should_match"
         reporter.add("AK082", "no test in which this rule fires", place, key=True, help=help)
+
+
+def _check_given(
+    rule: RuleDocument, test: UnitTest, at: tuple[str | int, ...], reporter: Reporter
+) -> None:
+    for key in test.given.percentiles:
+        name = key.split(".p", 1)[0]
+        if name not in rule.signals:
+            help = suggest(name, rule.signals)
+            message = f"unknown signal {name!r}"
+            reporter.add("AK021", message, (*at, "given", "percentiles", key), key=True, help=help)
 
 
 def _tests_at(number: int, reporter: Reporter) -> tuple[str | int, ...]:

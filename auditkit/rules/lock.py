@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from auditkit.core.correlations import LockedCorrelation
 from auditkit.core.documents import Document
 from auditkit.core.errors import InvalidInput
+from auditkit.core.filters import LockedFilter
 from auditkit.core.fingerprint import to_plain
 from auditkit.core.identity import ModelIdentity, SaeIdentity
 from auditkit.core.locks import Lock, LockedRule
@@ -34,6 +36,8 @@ class LockDocument(Document):
     high_norm: float | None
     provenance: Provenance
     rules: tuple[LockedRule, ...]
+    filters: tuple[LockedFilter, ...] = ()
+    correlations: tuple[LockedCorrelation, ...] = ()
 
 
 def render_lock(lock: Lock) -> str:
@@ -46,6 +50,8 @@ def render_lock(lock: Lock) -> str:
         "high_norm": lock.high_norm,
         "provenance": to_plain(lock.provenance),
         "rules": to_plain(lock.rules),
+        "filters": to_plain(lock.filters),
+        "correlations": to_plain(lock.correlations),
     }
     return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -68,6 +74,8 @@ def parse_lock(text: str, path: str = "rules.lock.json") -> Lock:
         masked=masked,
         high_norm=document.high_norm,
         provenance=document.provenance,
+        filters=document.filters,
+        correlations=document.correlations,
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 from auditkit.core.errors import InvalidInput, NotSupportedYet
-from auditkit.core.fixed_point import SCALE, lower
-from auditkit.core.locks import Calibration, Frame, LockedRule
+from auditkit.core.fixed_point import SCALE
+from auditkit.core.locks import Frame, LockedRule
 from auditkit.core.prompts import Role
 from auditkit.rules import ast
 from auditkit.rules.condition import parse_condition
@@ -12,8 +15,10 @@ from auditkit.rules.plan import (
     Cut,
     FrameAtLeast,
     FrameCut,
+    FrameKnown,
     FrameNode,
     FrameNot,
+    FrameWindow,
     Plan,
     PlanAggregate,
     Statistic,
@@ -23,15 +28,17 @@ from auditkit.rules.plan import (
     TokenNot,
     frame_cuts,
     is_latching,
-    token_cuts,
 )
 from auditkit.rules.pooling import lower_signal
-
-LARGEST = 2.0**31
-"""Thresholds stay below this, so that sums of integers of 2⁻²⁰ fit into 64 bits."""
+from auditkit.rules.quantities import Quantities
 
 FRAMES = (Frame.MESSAGE, Frame.EXCHANGE, Frame.CONVERSATION)
-STATISTICS = frozenset(s.value for s in Statistic)
+AT_LEAST_ONE = Cut(op=ast.Op.GE, threshold=SCALE)
+
+
+def names_like(pattern: str, names: Sequence[str]) -> list[str]:
+    """The names under `let` that `k of PATTERN` means, in their order (`them`: all)."""
+    return [n for n in names if pattern == "them" or fnmatchcase(n, pattern)]
 
 
 def lower_rule(rule: LockedRule | Plan) -> Plan:
@@ -46,15 +53,19 @@ def lower_rule(rule: LockedRule | Plan) -> Plan:
 class _Lowering:
     def __init__(self, rule: LockedRule) -> None:
         self.rule = rule
+        self.quantities = Quantities(rule)
         self.numbers = {signal.name: i for i, signal in enumerate(rule.signals)}
         self.let = {name: parse_condition(text) for name, text in rule.let}
         self.open: list[str] = []
+        self.window = 0
         self.aggregates: dict[PlanAggregate, int] = {}
 
     def plan(self) -> Plan:
         if self.rule.frame not in FRAMES:
             raise self.unsupported(f"frame: {self.rule.frame.value}")
         root = self.frame(parse_condition(self.rule.condition))
+        if not list(frame_cuts(root)):
+            raise self.invalid("the condition looks at no token")
         aggregates = tuple(self.aggregates)
         return Plan(
             signals=tuple(lower_signal(s) for s in self.rule.signals),
@@ -70,7 +81,7 @@ class _Lowering:
         return NotSupportedYet(f"rule {self.rule.id}: {what} is not supported yet")
 
     def invalid(self, message: str) -> InvalidInput:
-        return InvalidInput(f"rule {self.rule.id}: {message}")
+        return self.quantities.invalid(message)
 
     def frame(self, node: ast.Expr) -> FrameNode:
         match node:
@@ -82,19 +93,28 @@ class _Lowering:
                 return FrameNot(operand=self.frame(operand))
             case ast.Of(k=k, operands=operands):
                 return self.at_least(k, self.frames(operands))
-            case ast.OfNames(k=k, pattern="them"):
-                return self.at_least(k, tuple(self.named(name) for name in self.let))
+            case ast.OfNames(k=k, pattern=pattern):
+                names = names_like(pattern, list(self.let))
+                return self.at_least(k, tuple(self.named(name) for name in names))
             case ast.LetRef(name=name):
                 return self.named(name)
             case ast.Quantified(quantifier="any", test=test):
                 return self.any_token(test)
             case ast.Quantified(test=test):
-                cut = Cut(op=ast.Op.GE, threshold=SCALE)
-                return FrameCut(aggregate=self.over_tokens(Statistic.FRAC, test), cut=cut)
-            case ast.Compare():
-                return self.compare(node)
-            case _:
-                raise self.unsupported(_spelling(node))
+                return FrameCut(aggregate=self.over_tokens(Statistic.FRAC, test), cut=AT_LEAST_ONE)
+            case ast.Compare(statistic=statistic, op=op, quantity=quantity):
+                return self.compare(statistic, op, quantity)
+            case ast.InRange(statistic=statistic, low=low, high=high):
+                above = self.compare(statistic, ast.Op.GE, low)
+                below = self.compare(statistic, ast.Op.LE, high)
+                return FrameAtLeast(k=2, operands=(above, below))
+            case ast.Defined(name=name):
+                resolved = self.rule.signals[self.signal(name)].unresolved is None
+                return FrameKnown(truth=resolved)
+            case ast.Window():
+                return self.in_window(node)
+            case ast.Then():
+                return self.then(node)
 
     def frames(self, nodes: tuple[ast.Expr, ...]) -> tuple[FrameNode, ...]:
         return tuple(self.frame(n) for n in nodes)
@@ -120,35 +140,67 @@ class _Lowering:
         self.open.pop()
         return node
 
+    def in_window(self, node: ast.Window) -> FrameNode:
+        if self.window:
+            raise self.invalid("a window inside a window")
+        self.window = self.quantities.near("window", node.size)
+        operand = self.frame(node.operand)
+        self.window = 0
+        if not list(frame_cuts(operand)):
+            raise self.invalid("a window over an expression that looks at no token")
+        return FrameWindow(size=node.size, operand=operand)
+
+    def then(self, node: ast.Then) -> FrameNode:
+        pair = PlanAggregate(
+            statistic=Statistic.THEN,
+            roles=self.roles_of(node.first),
+            test=self.token(node.first),
+            argument=self.quantities.near("within", node.within),
+            second=self.token(node.second),
+            second_roles=self.roles_of(node.second),
+            window=self.window,
+        )
+        return FrameCut(aggregate=self.number(pair), cut=AT_LEAST_ONE)
+
     def any_token(self, test: ast.TokenTest) -> FrameNode:
         """`any(sig >= x)` is `max(sig) >= x`, which has a value worth reporting as a score."""
         if isinstance(test, ast.TokenCompare) and test.op in (ast.Op.GE, ast.Op.GT):
             maximum = ast.SignalStatistic("max", test.signal)
-            return self.compare(ast.Compare(maximum, test.op, test.quantity))
-        cut = Cut(op=ast.Op.GE, threshold=SCALE)
-        return FrameCut(aggregate=self.over_tokens(Statistic.COUNT, test), cut=cut)
+            return self.compare(maximum, test.op, test.quantity)
+        return FrameCut(aggregate=self.over_tokens(Statistic.COUNT, test), cut=AT_LEAST_ONE)
 
-    def compare(self, node: ast.Compare) -> FrameNode:
-        statistic = node.statistic
-        if isinstance(statistic, ast.Difference) or statistic.function not in STATISTICS:
-            raise self.unsupported(_spelling(statistic))
+    def compare(self, statistic: ast.Statistic, op: ast.Op, quantity: ast.Quantity) -> FrameNode:
+        if isinstance(statistic, ast.Difference):
+            raise self.unsupported("'diff(…)'")
         function = Statistic(statistic.function)
         if isinstance(statistic, ast.TokenStatistic):
             aggregate = self.over_tokens(function, statistic.test)
             units: set[str | None] = {None} if function is Statistic.FRAC else {None, "tokens"}
         else:
-            number, roles = self.signal(statistic.signal), statistic.signal.roles
-            aggregate = self.number(PlanAggregate(statistic=function, roles=roles, signal=number))
+            number, roles = self.signal(statistic.signal.name), statistic.signal.roles
+            argument = self.quantities.argument(function, statistic.argument)
+            aggregate = self.number(
+                PlanAggregate(
+                    statistic=function,
+                    roles=roles,
+                    signal=number,
+                    argument=argument,
+                    window=self.window,
+                )
+            )
             units = {None, self.rule.signals[number].unit.value}
-        return FrameCut(aggregate=aggregate, cut=self.cut(node.op, node.quantity, units))
+        return FrameCut(aggregate=aggregate, cut=self.quantities.cut(op, quantity, units))
+
+    def roles_of(self, test: ast.TokenTest) -> tuple[Role, ...]:
+        roles = {n.roles for n in ast.walk(test) if isinstance(n, ast.SignalRef)}
+        if len({frozenset(r) for r in roles}) > 1:
+            raise self.invalid("the signals of one aggregate look at different roles")
+        return _sorted_roles(*roles)
 
     def over_tokens(self, function: Statistic, test: ast.TokenTest) -> int:
-        roles = {n.roles for n in ast.walk(test) if isinstance(n, ast.SignalRef)}
-        if len(roles) > 1:
-            raise self.invalid("the signals of one aggregate look at different roles")
-        node = self.token(test)
+        roles, node = self.roles_of(test), self.token(test)
         return self.number(
-            PlanAggregate(statistic=function, roles=_sorted_roles(*roles), test=node)
+            PlanAggregate(statistic=function, roles=roles, test=node, window=self.window)
         )
 
     def number(self, aggregate: PlanAggregate) -> int:
@@ -168,84 +220,40 @@ class _Lowering:
                 needed = self.needed(k, len(operands))
                 return TokenAtLeast(k=needed, operands=self.tokens(operands))
             case ast.TokenCompare(signal=signal, op=op, quantity=quantity):
-                number = self.signal(signal)
+                number = self.signal(signal.name)
                 units = {None, self.rule.signals[number].unit.value}
-                return TokenCut(signal=number, cut=self.cut(op, quantity, units))
+                return TokenCut(signal=number, cut=self.quantities.cut(op, quantity, units))
 
     def tokens(self, nodes: tuple[ast.TokenTest, ...]) -> tuple[TokenNode, ...]:
         return tuple(self.token(n) for n in nodes)
 
-    def signal(self, ref: ast.SignalRef) -> int:
-        if ref.name not in self.numbers:
-            raise self.invalid(f"unknown signal {ref.name!r} in the condition")
-        return self.numbers[ref.name]
-
-    def cut(self, op: ast.Op, quantity: ast.Quantity, units: set[str | None]) -> Cut:
-        if isinstance(quantity, ast.Percentile):
-            raise self.unsupported(_spelling(quantity))
-        if isinstance(quantity, ast.Calibrated):
-            found = self.rule.calibration
-            threshold = found.threshold if isinstance(found, Calibration) else None
-            units_of = None if threshold is None else lower(threshold)
-            return Cut(op=op, threshold=units_of, calibrated=True)
-        if quantity.unit not in units:
-            raise self.invalid(f"a threshold in {quantity.unit} where none is compared with it")
-        if abs(quantity.value) > LARGEST:
-            raise self.invalid(f"the threshold {quantity.value} is beyond ±2^31")
-        return Cut(op=op, threshold=lower(quantity.value))
+    def signal(self, name: str) -> int:
+        if name not in self.numbers:
+            raise self.invalid(f"unknown signal {name!r} in the condition")
+        return self.numbers[name]
 
 
 def _sorted_roles(*roles: tuple[Role, ...]) -> tuple[Role, ...]:
     return tuple(r for r in Role if roles and r in roles[0])
 
 
-def _scored(root: FrameNode, aggregates: tuple[PlanAggregate, ...]) -> int:
+def _scored(root: FrameNode, aggregates: tuple[PlanAggregate, ...]) -> int | None:
     """The aggregate that `calibrated` is compared with (or stands inside), else the first."""
     cuts = list(frame_cuts(root))
     for cut in cuts:
         if cut.cut.calibrated:
-            return cut.aggregate
+            return _outside(cut.aggregate, aggregates)
     for cut in cuts:
-        test = aggregates[cut.aggregate].test
-        if test is not None and any(c.cut.calibrated for c in token_cuts(test)):
-            return cut.aggregate
-    return cuts[0].aggregate
+        if any(c.cut.calibrated for c in aggregates[cut.aggregate].cuts()):
+            return _outside(cut.aggregate, aggregates)
+    return _outside(cuts[0].aggregate, aggregates)
 
 
-def _spelling(node: ast.Node) -> str:
-    match node:
-        case ast.InRange():
-            return "'stat in [low, high]'"
-        case ast.OfNames():
-            return f"a pattern over let ({node.pattern})"
-        case ast.Window():
-            return "'window'"
-        case ast.Then():
-            return "'then … within'"
-        case ast.Defined():
-            return "'defined(…)'"
-        case ast.Difference():
-            return "'diff(…)'"
-        case ast.SignalStatistic() | ast.TokenStatistic():
-            return f"'{node.function}(…)'"
-        case ast.Percentile():
-            return "a threshold of the form NAME.pN"
-        case _:
-            return type(node).__name__
+def _outside(number: int, aggregates: tuple[PlanAggregate, ...]) -> int | None:
+    """Inside a window a statistic has a value per window, none for the frame."""
+    return None if aggregates[number].window else number
 
 
 def spell_unsupported(node: ast.Node) -> str | None:
     """The name of a part of the language that is not evaluated yet, or None."""
-    match node:
-        case ast.InRange() | ast.Window() | ast.Then() | ast.Defined() | ast.Difference():
-            return _spelling(node)
-        case ast.Percentile():
-            return _spelling(node)
-        case ast.OfNames(pattern=pattern) if pattern != "them":
-            return _spelling(node)
-        case ast.SignalStatistic(function=f) | ast.TokenStatistic(function=f) if (
-            f not in STATISTICS
-        ):
-            return _spelling(node)
-        case _:
-            return None
+    return "'diff(…)'" if isinstance(node, ast.Difference) else None

@@ -2,7 +2,7 @@
 
 Everything that the two evaluators must agree on is decided here, once. `and`, `or` and `k of` are
 all "at least k of"; `any(tok)` is `count(tok) >= 1` and `all(tok)` is `frac(tok) >= 1`, which have
-the same Kleene meaning.
+the same Kleene meaning; `(a) then (b) within N tokens` is "at least one token b closes a pair".
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from enum import StrEnum
 
 from auditkit.core.locks import Frame, Scope
 from auditkit.core.prompts import Role
+from auditkit.core.verdicts import Reason
 from auditkit.rules.ast import Op
+
+SHARE_SCALE = 10**6
+"""A quantile's q is kept in millionths, so that its rank is a quotient of integers."""
+
+FAR = 2**60
+"""Where `first` and `last` lie (+, −) if no token satisfies their test: beyond every threshold."""
 
 
 class Statistic(StrEnum):
@@ -25,15 +32,23 @@ class Statistic(StrEnum):
     COUNT = "count"
     FRAC = "frac"
     RUN = "run"
+    QUANTILE = "quantile"
+    TOPK_MEAN = "topk_mean"
+    ROLLING = "rolling_mean_max"
+    FIRST = "first"
+    LAST = "last"
+    THEN = "then"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A comparison with a threshold in units of 2⁻²⁰ (None: calibrated, without a certificate)."""
+    """A comparison with a threshold in units of 2⁻²⁰ (None: there is none, for reason `missing`:
+    `calibrated` without a certificate, a percentile that was not measured)."""
 
     op: Op
     threshold: int | None
     calibrated: bool = False
+    missing: Reason = Reason.NOT_CALIBRATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +77,40 @@ TokenNode = TokenCut | TokenNot | TokenAtLeast
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanAggregate:
-    """A statistic over the tokens of `roles` (empty: all): of a signal, or of a token test."""
+    """A statistic over the tokens of `roles` (empty: all): of a signal, or of a token test.
+
+    `argument`: the k of topk_mean, the w of rolling_mean_max, the q of a quantile in millionths,
+    the N of `then … within N`. `second` is what a `then` waits for, on tokens of `second_roles`.
+    `window`: taken over every `window` neighbouring tokens by themselves (0: over the frame).
+    """
 
     statistic: Statistic
     roles: tuple[Role, ...]
     signal: int | None = None
     test: TokenNode | None = None
+    argument: int = 0
+    second: TokenNode | None = None
+    second_roles: tuple[Role, ...] = ()
+    window: int = 0
 
     def sees(self, role: Role) -> bool:
-        """Does a token of this role count?"""
-        return not self.roles or role in self.roles
+        """Does a token of this role count? A `then` counts the distance over all tokens."""
+        return not self.roles or role in self.roles or self.second is not None
+
+    @property
+    def tests(self) -> tuple[TokenNode, ...]:
+        """The token tests inside."""
+        return tuple(t for t in (self.test, self.second) if t is not None)
+
+    @property
+    def by_role(self) -> bool:
+        """Does it matter whose tokens they are?"""
+        return bool(self.roles or self.second_roles)
+
+    def cuts(self) -> Iterator[TokenCut]:
+        """Every comparison inside its token tests."""
+        for test in self.tests:
+            yield from token_cuts(test)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +134,26 @@ class FrameAtLeast:
     operands: tuple[FrameNode, ...]
 
 
-FrameNode = FrameCut | FrameNot | FrameAtLeast
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameKnown:
+    """What is settled when the rule is bound: `defined(NAME)`."""
+
+    truth: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameWindow:
+    """Does the operand hold on some `size` neighbouring tokens?
+
+    Its aggregates carry `window = size`. It is false of a window in which one of them sees no
+    token, unknown of a frame in which one of them sees none.
+    """
+
+    size: int
+    operand: FrameNode
+
+
+FrameNode = FrameCut | FrameNot | FrameAtLeast | FrameKnown | FrameWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,31 +184,39 @@ class PlanSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A rule, lowered. `score` is the aggregate whose value is reported; `latching` says that a
-    true verdict on a part of a frame holds for the whole frame."""
+    """A rule, lowered. `score` is the aggregate whose value is reported (none inside a window);
+    `latching` says that a true verdict on a part of a frame holds for the whole frame."""
 
     signals: tuple[PlanSignal, ...]
     aggregates: tuple[PlanAggregate, ...]
     root: FrameNode
     latching: bool
-    score: int
+    score: int | None
     frame: Frame
     scope: Scope
 
 
-_LATCHING = (Statistic.MAX, Statistic.COUNT, Statistic.RUN)
+_RISING = (Statistic.MAX, Statistic.COUNT, Statistic.RUN, Statistic.ROLLING, Statistic.THEN)
+_UP, _DOWN = (Op.GE, Op.GT), (Op.LE, Op.LT)
 
 
 def is_latching(node: FrameNode, aggregates: tuple[PlanAggregate, ...]) -> bool:
-    """Once true on a prefix, is the node true on every longer one?"""
+    """Once true of the tokens so far, is the node true of any that follow?
+
+    A window holds by itself, whatever is asked of it; so does a rolling mean that is full.
+    """
     match node:
         case FrameCut(aggregate=number, cut=cut):
-            rising = cut.op in (Op.GE, Op.GT)
-            return rising and aggregates[number].statistic in _LATCHING
+            statistic = aggregates[number].statistic
+            if statistic is Statistic.FIRST:
+                return cut.op in _DOWN
+            return cut.op in _UP and statistic in _RISING
         case FrameNot():
             return False
         case FrameAtLeast(operands=operands):
             return all(is_latching(o, aggregates) for o in operands)
+        case FrameKnown() | FrameWindow():
+            return True
 
 
 def token_cuts(node: TokenNode) -> Iterator[TokenCut]:
@@ -165,16 +231,27 @@ def token_cuts(node: TokenNode) -> Iterator[TokenCut]:
                 yield from token_cuts(operand)
 
 
-def frame_cuts(node: FrameNode) -> Iterator[FrameCut]:
-    """Every comparison of a condition, in the order written."""
+def frame_nodes(node: FrameNode) -> Iterator[FrameNode]:
+    """A node and all beneath it, outermost first, in the order written."""
+    yield node
     match node:
-        case FrameCut():
-            yield node
-        case FrameNot(operand=operand):
-            yield from frame_cuts(operand)
+        case FrameNot(operand=operand) | FrameWindow(operand=operand):
+            yield from frame_nodes(operand)
         case FrameAtLeast(operands=operands):
             for operand in operands:
-                yield from frame_cuts(operand)
+                yield from frame_nodes(operand)
+        case FrameCut() | FrameKnown():
+            pass
+
+
+def frame_cuts(node: FrameNode) -> Iterator[FrameCut]:
+    """Every comparison of a condition, those inside windows too, in the order written."""
+    return (n for n in frame_nodes(node) if isinstance(n, FrameCut))
+
+
+def frame_windows(node: FrameNode) -> Iterator[FrameWindow]:
+    """Every window of a condition, in the order written."""
+    return (n for n in frame_nodes(node) if isinstance(n, FrameWindow))
 
 
 def falls_with_threshold(plan: Plan) -> bool:
@@ -188,15 +265,21 @@ def _falls_frame(node: FrameNode, plan: Plan, *, positive: bool) -> bool:
             return _falls_frame(operand, plan, positive=not positive)
         case FrameAtLeast(operands=operands):
             return all(_falls_frame(o, plan, positive=positive) for o in operands)
+        case FrameWindow(operand=operand):
+            return _falls_frame(operand, plan, positive=positive)
+        case FrameKnown():
+            return True
         case FrameCut(aggregate=number, cut=cut):
             if cut.calibrated:
-                return positive and cut.op in (Op.GE, Op.GT)
-            test = plan.aggregates[number].test
-            if test is None or not any(c.cut.calibrated for c in token_cuts(test)):
+                return positive and cut.op in _UP
+            aggregate = plan.aggregates[number]
+            if not any(c.cut.calibrated for c in aggregate.cuts()):
                 return True
-            if cut.op not in (Op.GE, Op.GT, Op.LE, Op.LT):
+            if cut.op not in (*_UP, *_DOWN):
                 return False
-            return _falls_token(test, positive=positive == (cut.op in (Op.GE, Op.GT)))
+            # the more tokens satisfy its test, the earlier is `first`; all others rise
+            rises = (cut.op in _UP) == (aggregate.statistic is not Statistic.FIRST)
+            return all(_falls_token(t, positive=positive == rises) for t in aggregate.tests)
 
 
 def _falls_token(node: TokenNode, *, positive: bool) -> bool:

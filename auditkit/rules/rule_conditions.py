@@ -9,6 +9,7 @@ from auditkit.rules import ast
 from auditkit.rules.check import Names, Problem, check_condition
 from auditkit.rules.condition import RESERVED, ConditionError, parse_condition
 from auditkit.rules.documents import RuleDocument
+from auditkit.rules.lowering import names_like
 from auditkit.rules.report import Reporter
 from auditkit.rules.signals import signal_facts
 
@@ -80,13 +81,44 @@ def _check_use(rule: RuleDocument, number: int, trees: Trees, reporter: Reporter
             at = ("rules", number, "let", name)
             reporter.add("AK031", f"{name!r} is never used", at, key=True)
     reached = [condition, *(tree for name, tree in lets.items() if name in used)]
-    watched = {n.name for t in reached for n in ast.walk(t) if isinstance(n, ast.SignalRef)}
+    parts = [n for t in reached for n in ast.walk(t)]
+    watched = {n.name for n in parts if isinstance(n, ast.SignalRef | ast.Defined)}
+    watched |= {n.signal for n in parts if isinstance(n, ast.Percentile)}
     steered = {c.intervene.signal for c in rule.confirm}
     for name in rule.signals:
         if name not in watched | steered:
             at = ("rules", number, "signals", name)
             reporter.add("AK032", f"the signal {name!r} is never used", at, key=True)
     _check_calibrated_once(number, trees, reporter)
+    _check_windows(number, trees, reporter)
+
+
+def _check_windows(number: int, trees: Trees, reporter: Reporter) -> None:
+    """Report windows inside windows, be it through a name under `let`."""
+    lets = {str(at[-1]): tree for at, (_, tree) in trees.items() if len(at) == 4}
+
+    def reaches(tree: ast.Expr, visited: frozenset[str]) -> bool:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Window):
+                return True
+            named = [node.name] if isinstance(node, ast.LetRef) else []
+            if isinstance(node, ast.OfNames):
+                named = names_like(node.pattern, list(lets))
+            inside = [n for n in named if n in lets and n not in visited]
+            if any(reaches(lets[n], visited | {n}) for n in inside):
+                return True
+        return False
+
+    for at, (text, tree) in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Window) and reaches(node.operand, frozenset()):
+                problem = Problem(
+                    code="AK028",
+                    message="a window stands inside a window",
+                    place=node.place,
+                    help="ask both of the same tokens, or of the frame: window N (…) and …",
+                )
+                reporter.add_inside(problem, at, text)
 
 
 def _reachable(
@@ -104,7 +136,8 @@ def _reachable(
     def visit(tree: ast.Expr) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.OfNames):
-                names = list(rule.let) if node.pattern == "them" and not open_names else []
+                them = node.pattern == "them" and open_names
+                names = [] if them else names_like(node.pattern, list(rule.let))
             else:
                 names = [node.name] if isinstance(node, ast.LetRef) else []
             for name in names:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,32 @@ from auditkit.core.documents import ParsedText, parse_yaml, validate_document
 from auditkit.core.errors import DocumentError, InvalidInput
 from auditkit.core.source_map import Path as Place
 from auditkit.core.source_map import SourceMap
+from auditkit.rules.correlation_documents import CorrelationDocument
 from auditkit.rules.documents import RuleDocument, RulesDocument
-from auditkit.rules.ignores import apply_ignores
+from auditkit.rules.filter_documents import FilterDocument
+from auditkit.rules.ignores import apply_ignores, apply_late
 from auditkit.rules.lint import lint_rule
+from auditkit.rules.lint_correlations import lint_correlation
+from auditkit.rules.lint_filters import lint_filter
 from auditkit.rules.lowering import lower_rule
 from auditkit.rules.report import Reporter
 from auditkit.rules.rule_conditions import check_syntax
 from auditkit.rules.signals import draft_rule
+from auditkit.rules.together import check_together
 
 OTHER_FORMAT = re.compile(r"^format:\s*['\"]?auditkit-(?!rules/)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleFile:
-    """A rule file that was read: its rules (none if it is not valid) and what is wrong with it."""
+    """A rule file that was read: its parts (none if it is not valid) and what is wrong with it."""
 
     path: str
     rules: tuple[RuleDocument, ...]
     source: SourceMap
     diagnostics: tuple[Diagnostic, ...]
+    filters: tuple[FilterDocument, ...] = ()
+    correlations: tuple[CorrelationDocument, ...] = ()
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -46,18 +54,21 @@ def read_rules(text: str, path: str) -> RuleFile:
     """Read a rule file's text with all its diagnostics, errors and warnings. Never raises."""
     parsed = parse_yaml(text, path)
     if parsed.diagnostics:
-        return _file(parsed, (), parsed.diagnostics)
+        return _file(parsed, None, parsed.diagnostics)
     reporter = Reporter(parsed.source)
     _refuse_empty_keys(parsed.value, (), reporter)
     try:
         document = validate_document(parsed, RulesDocument)
     except DocumentError as error:
         found = _without_echoes(error.diagnostics, reporter.diagnostics)
-        return _file(parsed, (), [*found, *_salvage(parsed)])
-    _refuse_later_parts(document, reporter)
+        return _file(parsed, None, [*found, *_salvage(parsed)])
     for number, rule in enumerate(document.rules):
         lint_rule(rule, number, reporter)
-    return _file(parsed, tuple(document.rules), reporter.diagnostics)
+    for number, tuning in enumerate(document.filters):
+        lint_filter(tuning, number, reporter)
+    for number, correlation in enumerate(document.correlations):
+        lint_correlation(correlation, number, reporter)
+    return _file(parsed, document, reporter.diagnostics)
 
 
 def parse_rules(text: str, path: str) -> RuleFile:
@@ -80,25 +91,32 @@ def read_rule_paths(paths: Sequence[str | Path]) -> list[RuleFile]:
 def load_rules(paths: Sequence[str | Path]) -> list[RuleFile]:
     """Read rule files and folders; raise DocumentError with the errors of all of them."""
     files = read_rule_paths(paths)
-    if not any(f.rules or f.diagnostics for f in files):
+    if not any(f.rules or f.filters or f.correlations or f.diagnostics for f in files):
         raise InvalidInput(
             f"no rules in {', '.join(str(p) for p in paths) or 'no path'}",
             help="name a rule file, or a folder that holds some",
         )
-    errors = [d for f in files for d in f.errors]
-    errors += [d for d in duplicate_ids(files) if d.level is Level.ERROR]
+    errors = [d for d in lint_rules(files) if d.level is Level.ERROR]
     if errors:
         raise DocumentError(errors)
     return files
 
 
-def lint_rules(files: Sequence[RuleFile]) -> list[Diagnostic]:
-    """Every diagnostic of some files, with those that only show when they are seen together."""
-    return [d for f in files for d in f.diagnostics] + duplicate_ids(files)
+def lint_rules(files: Sequence[RuleFile], *, today: date | None = None) -> list[Diagnostic]:
+    """Every diagnostic of some files, with those that only show when they are seen together, or on
+    this day."""
+    found: list[Diagnostic] = []
+    late: list[Diagnostic] = []
+    for file, reporter in zip(files, check_together(files, today or date.today()), strict=True):
+        own, kept = apply_late(file.source, file.diagnostics, reporter.diagnostics)
+        found += own
+        late += kept
+    return found + late
 
 
 def lint_blocking(files: Sequence[RuleFile]) -> list[Diagnostic]:
-    """Warn of sound rules that cannot stop a generation in time: decided only at a frame's end."""
+    """Warn of what a monitor cannot do in time, or at all: rules decided only at a frame's end,
+    filters and correlations."""
     found: list[Diagnostic] = []
     for file in files:
         reporter = Reporter(file.source)
@@ -111,23 +129,20 @@ def lint_blocking(files: Sequence[RuleFile]) -> list[Diagnostic]:
                     ("rules", number, "condition"),
                     help="max, count, run and any with >= or > and without 'not' fire at once",
                 )
-        found += reporter.diagnostics
-    return found
-
-
-def duplicate_ids(files: Sequence[RuleFile]) -> list[Diagnostic]:
-    """Rules that bear an id already borne by another."""
-    first: dict[str, str] = {}
-    found: list[Diagnostic] = []
-    for file in files:
-        reporter = Reporter(file.source)
-        for number, rule in enumerate(file.rules):
-            at = ("rules", number, "id")
-            span = file.source.span(at)
-            place = f"{span.path}:{span.line}"
-            if rule.id in first:
-                reporter.add("AK024", f"the id {rule.id!r} is taken by {first[rule.id]}", at)
-            first.setdefault(rule.id, place)
+        for number, tuning in enumerate(file.filters if not file.errors else ()):
+            reporter.add(
+                "AK071",
+                f"a monitor does not apply {tuning.id!r}: matches are excused in audits only",
+                ("filters", number, "id"),
+                help="a blocking action follows every match of the rules that it tunes",
+            )
+        for number, correlation in enumerate(file.correlations if not file.errors else ()):
+            reporter.add(
+                "AK072",
+                f"a monitor does not watch {correlation.id!r}: correlations are judged in audits",
+                ("correlations", number, "type"),
+                help="a blocking action follows the members' own verdicts",
+            )
         found += reporter.diagnostics
     return found
 
@@ -154,16 +169,21 @@ def _text(path: Path) -> str:
 
 
 def _file(
-    parsed: ParsedText, rules: tuple[RuleDocument, ...], found: Sequence[Diagnostic]
+    parsed: ParsedText, document: RulesDocument | None, found: Sequence[Diagnostic]
 ) -> RuleFile:
     kept = apply_ignores(parsed.source, found)
     ordered = sorted(kept, key=lambda d: (d.span.line, d.span.column, d.code))
     failed = any(d.level is Level.ERROR and d.code < "AK02" for d in ordered)
-    return RuleFile(
-        path=parsed.source.path,
-        rules=() if failed else rules,
-        source=parsed.source,
-        diagnostics=tuple(ordered),
+    file = RuleFile(
+        path=parsed.source.path, rules=(), source=parsed.source, diagnostics=tuple(ordered)
+    )
+    if document is None or failed:
+        return file
+    return replace(
+        file,
+        rules=document.rules,
+        filters=document.filters,
+        correlations=document.correlations,
     )
 
 
@@ -204,9 +224,3 @@ def _salvage(parsed: ParsedText) -> list[Diagnostic]:
         else:
             lint_rule(rule, number, reporter)
     return reporter.diagnostics
-
-
-def _refuse_later_parts(document: RulesDocument, reporter: Reporter) -> None:
-    for key in ("filters", "correlations"):
-        if getattr(document, key):
-            reporter.add("AK029", f"'{key}' is not supported yet", (key,), key=True)

@@ -2,229 +2,246 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from auditkit.core.fixed_point import SCALE
+from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Reason
-from auditkit.rules.kleene import KNOWN, Held, Judged, at_least, decide, negate
-from auditkit.rules.plan import (
-    PlanAggregate,
-    PlanSignal,
-    Statistic,
-    TokenAtLeast,
-    TokenCut,
-    TokenNode,
-    TokenNot,
-    token_cuts,
-)
+from auditkit.rules.kleene import KNOWN, Held, Judged
+from auditkit.rules.plan import PlanAggregate, PlanSignal, Statistic
+from auditkit.rules.token_tests import Values, judge_token, static_rank
 
-Snapshot = tuple[int | None, ...]
-Values = Sequence[int | None]
+Snapshot = tuple[Any, ...]
+"""A state in plain integers and tuples of them; equal for equal states."""
 
 
 class AggregateState(Protocol):
     """What an aggregate keeps between tokens."""
 
-    def add(self, values: Values, n: int = 1) -> None:
-        """Take `n` tokens in a row that the aggregate sees, each with these values."""
+    def add(self, role: Role, values: Values, n: int = 1) -> None:
+        """Take `n` tokens in a row that the aggregate sees, alike in role and values."""
+
+    @property
+    def empty(self) -> bool:
+        """Has the aggregate seen no token that it looks at?"""
+        ...
 
     def held(self) -> Held:
-        """What is known of the statistic so far."""
+        """What is known of the statistic, if the frame ends here."""
+        ...
+
+    def held_early(self) -> Held:
+        """The same, if more may come: what is short of a whole window says nothing."""
         ...
 
     def save(self) -> Snapshot:
-        """The state as plain integers."""
+        """The state, to come back to."""
         ...
 
     def load(self, saved: Snapshot) -> None:
         """Go back to a saved state."""
 
 
-def new_state(aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> AggregateState:
-    """The state of an aggregate that has seen no token."""
-    if aggregate.test is not None:
-        kind = _Run if aggregate.statistic is Statistic.RUN else _Count
-        return kind(aggregate, aggregate.test, signals)
-    assert aggregate.signal is not None
-    kind = _Largest if aggregate.statistic is Statistic.MAX else _Sum
-    return kind(aggregate, aggregate.signal, signals[aggregate.signal])
+class OverSignal:
+    """A statistic of a signal: how many tokens were seen, how many of them are not covered."""
 
+    __slots__ = ("argument", "number", "seen", "signal", "unknown")
 
-class _Largest:
-    """max of a signal."""
-
-    __slots__ = ("best", "number", "seen", "signal", "unknown")
-
-    def __init__(self, aggregate: PlanAggregate, number: int, signal: PlanSignal) -> None:
-        self.number, self.signal = number, signal
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        assert aggregate.signal is not None
+        self.number, self.signal = aggregate.signal, signals[aggregate.signal]
+        self.argument = aggregate.argument
         self.seen, self.unknown = 0, 0
-        self.best: int | None = None
 
-    def add(self, values: Values, n: int = 1) -> None:
+    def add(self, role: Role, values: Values, n: int = 1) -> None:
         value = values[self.number]
         self.seen += n
         if value is None:
             self.unknown += n
-        elif self.best is None or value > self.best:
-            self.best = value
+        self.take(value, n)
+
+    def take(self, value: int | None, n: int) -> None:
+        """Take the signal's value at `n` tokens, None where it is not covered."""
+        raise AssertionError
+
+    @property
+    def share(self) -> int:
+        """The number of tokens that a mean is taken over, else 1."""
+        return 1
+
+    @property
+    def empty(self) -> bool:
+        return self.seen == 0
 
     def held(self) -> Held:
         if not self.signal.resolved:
-            return Held(None, None, 1, Reason.UNRESOLVED.rank)
+            return Held(None, None, self.share, Reason.UNRESOLVED.rank)
         if self.seen == 0:
-            return Held(None, None, 1, Reason.EMPTY_FRAME.rank)
+            return Held(None, None, self.share, Reason.EMPTY_FRAME.rank)
+        low, high = self.bounds()
+        rank = Reason.NOT_COVERED.rank if self.unknown else KNOWN
+        return Held(low, high, self.share, rank)
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """The least and the greatest that value · share can be (None: unbounded)."""
+        raise AssertionError
+
+    def held_early(self) -> Held:
+        return self.held()
+
+
+class Largest(OverSignal):
+    """max of a signal."""
+
+    __slots__ = ("best",)
+
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        super().__init__(aggregate, signals)
+        self.best: int | None = None
+
+    def take(self, value: int | None, n: int) -> None:
+        if value is not None and (self.best is None or value > self.best):
+            self.best = value
+
+    def bounds(self) -> tuple[int | None, int | None]:
         if not self.unknown:
-            return Held(self.best, self.best, 1, KNOWN)
+            return self.best, self.best
         known = [v for v in (self.best, self.signal.floor) if v is not None]
-        return Held(max(known, default=None), None, 1, Reason.NOT_COVERED.rank)
+        return max(known, default=None), None
 
     def save(self) -> Snapshot:
         return (self.seen, self.unknown, self.best)
 
     def load(self, saved: Snapshot) -> None:
-        self.seen, self.unknown, self.best = saved[0] or 0, saved[1] or 0, saved[2]
+        self.seen, self.unknown, self.best = saved
 
 
-class _Sum:
+class Sum(OverSignal):
     """sum or mean of a signal."""
 
-    __slots__ = ("is_mean", "number", "seen", "signal", "total", "unknown")
+    __slots__ = ("is_mean", "total")
 
-    def __init__(self, aggregate: PlanAggregate, number: int, signal: PlanSignal) -> None:
-        self.number, self.signal = number, signal
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        super().__init__(aggregate, signals)
         self.is_mean = aggregate.statistic is Statistic.MEAN
-        self.seen, self.unknown, self.total = 0, 0, 0
+        self.total = 0
 
-    def add(self, values: Values, n: int = 1) -> None:
-        value = values[self.number]
-        self.seen += n
-        if value is None:
-            self.unknown += n
-        else:
-            self.total += value * n
+    @property
+    def share(self) -> int:
+        return self.seen if self.is_mean else 1
 
-    def held(self) -> Held:
-        share = self.seen if self.is_mean else 1
-        if not self.signal.resolved:
-            return Held(None, None, share, Reason.UNRESOLVED.rank)
-        if self.seen == 0:
-            return Held(None, None, share, Reason.EMPTY_FRAME.rank)
+    def take(self, value: int | None, n: int) -> None:
+        self.total += (value or 0) * n
+
+    def bounds(self) -> tuple[int | None, int | None]:
         if not self.unknown:
-            return Held(self.total, self.total, share, KNOWN)
+            return self.total, self.total
         floor = self.signal.floor
-        low = None if floor is None else self.total + floor * self.unknown
-        return Held(low, None, share, Reason.NOT_COVERED.rank)
+        return (None if floor is None else self.total + floor * self.unknown), None
 
     def save(self) -> Snapshot:
         return (self.seen, self.unknown, self.total)
 
     def load(self, saved: Snapshot) -> None:
-        self.seen, self.unknown, self.total = (x or 0 for x in saved)
+        self.seen, self.unknown, self.total = saved
 
 
-class _Count:
+class OverTest:
+    """A statistic of the tokens that satisfy a test."""
+
+    __slots__ = ("rank", "seen", "signals", "static", "test")
+
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        assert aggregate.test is not None
+        self.test, self.signals = aggregate.test, signals
+        self.static = static_rank(aggregate.tests, signals)
+        self.seen, self.rank = 0, KNOWN
+
+    def add(self, role: Role, values: Values, n: int = 1) -> None:
+        judged = judge_token(self.test, values, self.signals)
+        self.take(judged, n)
+        self.seen += n
+        self.rank = min(self.rank, judged.rank)
+
+    def take(self, judged: Judged, n: int) -> None:
+        """Take the test's truth at `n` tokens; `seen` is still the number of those before."""
+        raise AssertionError
+
+    @property
+    def share(self) -> int:
+        """The number of tokens that a share is taken of, else 1."""
+        return 1
+
+    @property
+    def empty(self) -> bool:
+        return self.seen == 0
+
+    def held(self) -> Held:
+        if self.empty:
+            return Held(None, None, self.share, min(self.static, Reason.EMPTY_FRAME.rank))
+        return Held(*self.bounds(), self.share, self.rank)
+
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest that value · share can be."""
+        raise AssertionError
+
+    def held_early(self) -> Held:
+        return self.held()
+
+
+class Count(OverTest):
     """count or frac of the tokens that satisfy a test."""
 
-    __slots__ = ("is_frac", "rank", "seen", "signals", "static", "test", "true", "unknown")
+    __slots__ = ("is_frac", "true", "unknown")
 
-    def __init__(
-        self, aggregate: PlanAggregate, test: TokenNode, signals: Sequence[PlanSignal]
-    ) -> None:
-        self.test, self.signals = test, signals
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        super().__init__(aggregate, signals)
         self.is_frac = aggregate.statistic is Statistic.FRAC
-        self.static = min(static_ranks(test, signals), default=KNOWN)
-        self.seen, self.true, self.unknown, self.rank = 0, 0, 0, KNOWN
+        self.true, self.unknown = 0, 0
 
-    def add(self, values: Values, n: int = 1) -> None:
-        judged = judge_token(self.test, values, self.signals)
-        self.seen += n
+    @property
+    def share(self) -> int:
+        return self.seen if self.is_frac else 1
+
+    def take(self, judged: Judged, n: int) -> None:
         if judged.truth is None:
             self.unknown += n
-            self.rank = min(self.rank, judged.rank)
         elif judged.truth:
             self.true += n
 
-    def held(self) -> Held:
-        share = self.seen if self.is_frac else 1
-        if self.seen == 0:
-            return Held(None, None, share, min(self.static, Reason.EMPTY_FRAME.rank))
-        return Held(self.true * SCALE, (self.true + self.unknown) * SCALE, share, self.rank)
+    def bounds(self) -> tuple[int, int]:
+        return self.true * SCALE, (self.true + self.unknown) * SCALE
 
     def save(self) -> Snapshot:
-        return (self.seen, self.true, self.unknown, self.rank)
+        return (self.seen, self.rank, self.true, self.unknown)
 
     def load(self, saved: Snapshot) -> None:
-        self.seen, self.true, self.unknown, self.rank = (x or 0 for x in saved)
+        self.seen, self.rank, self.true, self.unknown = saved
 
 
-class _Run:
+class Run(OverTest):
     """The longest run of tokens, among those seen, that satisfy a test."""
 
-    __slots__ = (
-        "best",
-        "current",
-        "possible",
-        "possible_best",
-        "rank",
-        "seen",
-        "signals",
-        "static",
-        "test",
-    )
+    __slots__ = ("best", "current", "possible", "possible_best")
 
-    def __init__(
-        self, aggregate: PlanAggregate, test: TokenNode, signals: Sequence[PlanSignal]
-    ) -> None:
-        self.test, self.signals = test, signals
-        self.static = min(static_ranks(test, signals), default=KNOWN)
-        self.seen, self.rank = 0, KNOWN
+    def __init__(self, aggregate: PlanAggregate, signals: Sequence[PlanSignal]) -> None:
+        super().__init__(aggregate, signals)
         self.current, self.best, self.possible, self.possible_best = 0, 0, 0, 0
 
-    def add(self, values: Values, n: int = 1) -> None:
-        judged = judge_token(self.test, values, self.signals)
-        self.seen += n
+    def take(self, judged: Judged, n: int) -> None:
         self.current = self.current + n if judged.truth else 0
         self.possible = 0 if judged.truth is False else self.possible + n
         self.best = max(self.best, self.current)
         self.possible_best = max(self.possible_best, self.possible)
-        self.rank = min(self.rank, judged.rank)
 
-    def held(self) -> Held:
-        if self.seen == 0:
-            return Held(None, None, 1, min(self.static, Reason.EMPTY_FRAME.rank))
-        return Held(self.best * SCALE, self.possible_best * SCALE, 1, self.rank)
+    def bounds(self) -> tuple[int, int]:
+        return self.best * SCALE, self.possible_best * SCALE
 
     def save(self) -> Snapshot:
         run = (self.current, self.best, self.possible, self.possible_best)
         return (self.seen, self.rank, *run)
 
     def load(self, saved: Snapshot) -> None:
-        self.seen, self.rank, self.current, self.best, self.possible, self.possible_best = (
-            x or 0 for x in saved
-        )
-
-
-def judge_token(node: TokenNode, values: Values, signals: Sequence[PlanSignal]) -> Judged:
-    """Judge a token test at one token."""
-    match node:
-        case TokenCut(signal=number, cut=cut):
-            signal, value = signals[number], values[number]
-            if not signal.resolved:
-                return decide(cut, Held(None, None, 1, Reason.UNRESOLVED.rank))
-            if value is None:
-                return decide(cut, Held(signal.floor, None, 1, Reason.NOT_COVERED.rank))
-            return decide(cut, Held(value, value, 1, KNOWN))
-        case TokenNot(operand=operand):
-            return negate(judge_token(operand, values, signals))
-        case TokenAtLeast(k=k, operands=operands):
-            return at_least(k, [judge_token(o, values, signals) for o in operands])
-
-
-def static_ranks(test: TokenNode, signals: Sequence[PlanSignal]) -> Iterator[int]:
-    """Reasons that hold whatever the tokens are."""
-    for leaf in token_cuts(test):
-        if not signals[leaf.signal].resolved:
-            yield Reason.UNRESOLVED.rank
-        if leaf.cut.threshold is None:
-            yield Reason.NOT_CALIBRATED.rank
+        self.seen, self.rank, *run = saved
+        self.current, self.best, self.possible, self.possible_best = run

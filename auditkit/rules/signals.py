@@ -18,8 +18,19 @@ from auditkit.core.locks import (
 )
 from auditkit.core.measured import NotMeasured
 from auditkit.rules.condition import ConditionError, parse_condition
-from auditkit.rules.documents import ContrastSelect, IndexSelect, RuleDocument, SignalDocument
+from auditkit.rules.documents import (
+    ContrastSelect,
+    DirectionSelect,
+    IndexSelect,
+    LabelledExamples,
+    LabelSelect,
+    RuleDocument,
+    SignalDocument,
+)
 from auditkit.rules.render import render_condition
+
+Contrast = ContrastSelect | DirectionSelect | LabelledExamples
+"""What holds two sets of examples against one another: `positive`, `negative`, `holdout`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +42,20 @@ class SignalFacts:
 
 
 def signal_unit(signal: SignalDocument) -> Unit:
-    """The unit of a signal's values: a fitted score (`fit: l1`) is a bare number."""
-    if isinstance(signal.select, ContrastSelect) and signal.select.fit == "l1":
+    """The unit of a signal's values: a fitted score (`fit: l1`, a direction) is a bare number."""
+    select = signal.select
+    fitted = isinstance(select, ContrastSelect) and select.fit == "l1"
+    if fitted or isinstance(select, DirectionSelect):
         return Unit.BARE
     return Unit(signal.unit)
+
+
+def signal_examples(signal: SignalDocument) -> Contrast | None:
+    """The two sets of examples that choose or score a signal, and the share that only scores."""
+    select = signal.select
+    if isinstance(select, ContrastSelect | DirectionSelect):
+        return select
+    return select.examples if isinstance(select, LabelSelect) else None
 
 
 def signal_facts(signals: Mapping[str, SignalDocument]) -> dict[str, SignalFacts]:
@@ -74,8 +95,15 @@ def _canonical(text: str) -> str:
         return text
 
 
-def draft_rule(rule: RuleDocument, *, calibrated: float | None = None) -> LockedRule:
+def draft_rule(
+    rule: RuleDocument,
+    *,
+    calibrated: float | None = None,
+    percentiles: Mapping[str, float] | None = None,
+) -> LockedRule:
     """The rule with one planted latent per signal (latent i is signal i, its value the signal's).
+
+    `percentiles` are those of the signals, by the names that conditions use (`refuse.p99`).
 
     What unit tests run and `explain` shows before a rule is bound.
     """
@@ -98,6 +126,7 @@ def draft_rule(rule: RuleDocument, *, calibrated: float | None = None) -> Locked
                 pool=signal.pool,
                 unit=signal_unit(signal),
                 latents=(LockedLatent(latent=number),),
+                percentiles=_of_signal(name, percentiles or {}),
             )
             for number, (name, signal) in enumerate(rule.signals.items())
         ),
@@ -107,6 +136,11 @@ def draft_rule(rule: RuleDocument, *, calibrated: float | None = None) -> Locked
         scores=(),
         confirm=(),
     )
+
+
+def _of_signal(name: str, percentiles: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
+    split = ((key.split(".p", 1), value) for key, value in percentiles.items())
+    return tuple((float(percent), value) for (signal, percent), value in split if signal == name)
 
 
 def _given(calibrated: float | None) -> Calibration | NotCalibrated:

@@ -7,6 +7,7 @@ bounds of every statistic, and judged in SQL's three-valued logic, which is Klee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditkit.core.fixed_point import SCALE
@@ -17,13 +18,11 @@ from auditkit.core.verdicts import Reason
 from auditkit.rules.lowering import lower_rule
 from auditkit.rules.plan import Plan, PlanSignal
 from auditkit.rules.sql_frames import frame_levels
-from auditkit.rules.sql_parts import Parameters, columns, role_in
-from auditkit.rules.sql_tokens import (
-    counted_columns,
-    gathered_columns,
-    ordered_columns,
-    token_levels,
-)
+from auditkit.rules.sql_gathered import gathered_columns
+from auditkit.rules.sql_order import order_steps
+from auditkit.rules.sql_parts import Extent, Parameters, columns, role_in
+from auditkit.rules.sql_tokens import token_levels
+from auditkit.rules.sql_windows import window_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +49,16 @@ def compile_sql(rule: LockedRule | Plan, recording: str, *, masked: TokenMask) -
         ("valued", _valued(plan, given)),
     ]
     before = "valued"
-    for name, made in [
-        *token_levels(plan, given),
-        ("ordered", ordered_columns(plan)),
-        ("counted", counted_columns(plan)),
-    ]:
-        if made:
-            steps.append((name, f"SELECT {columns(['*', *made])}\n  FROM {before}"))
-            before = name
+    for name, made in token_levels(plan, given):
+        steps.append((name, f"SELECT {columns(['*', *made])}\n  FROM {before}"))
+        before = name
+    windowed, found = window_steps(plan, given, before)
+    steps += windowed
+    for name, made in order_steps(plan, Extent(), given):
+        steps.append((name, f"SELECT {columns(['*', *made])}\n  FROM {before}"))
+        before = name
     steps.append(("gathered", _gathered(plan, given, before)))
-    steps.append(("complete", _complete(plan)))
+    steps.append(("complete", _complete(plan, found)))
     before = "complete"
     for name, made in frame_levels(plan, given):
         steps.append((name, f"SELECT {columns(['*', *made])}\n  FROM {before}"))
@@ -170,17 +169,23 @@ def _valued(plan: Plan, given: Parameters) -> str:
 
 
 def _gathered(plan: Plan, given: Parameters, source: str) -> str:
-    made = ["prompt", "frame", "count(*) AS eligible", *gathered_columns(plan, given)]
+    made = ["prompt", "frame", "count(*) AS eligible", *gathered_columns(plan, Extent(), given)]
     return f"SELECT {columns(made)}\n  FROM {source}\n  GROUP BY prompt, frame"
 
 
-def _complete(plan: Plan) -> str:
-    """Every frame, the empty ones too."""
-    counts = [f"coalesce(g.n{j}, 0) AS n{j}" for j in range(len(plan.aggregates))]
-    replaced = ", ".join(counts)
+def _complete(plan: Plan, found: Sequence[str]) -> str:
+    """Every frame, the empty ones too, with what its windows were found to be."""
+    counts = [f"coalesce(g.n{j}, 0) AS n{j}" for j, _ in Extent().aggregates(plan)]
+    replaced = f" REPLACE ({', '.join(counts)})" if counts else ""
+    kept = ["f.prompt", "f.frame", f"g.* EXCLUDE (prompt, frame){replaced}"]
+    kept += [f"{name}.* EXCLUDE (prompt, frame)" for name in found]
+    joins = "".join(
+        f"\n  LEFT JOIN {name} ON {name}.prompt = f.prompt AND {name}.frame = f.frame"
+        for name in found
+    )
     return (
-        f"SELECT f.prompt, f.frame, g.* EXCLUDE (prompt, frame) REPLACE ({replaced})\n"
-        "  FROM frames f LEFT JOIN gathered g ON g.prompt = f.prompt AND g.frame = f.frame"
+        f"SELECT {', '.join(kept)}\n"
+        f"  FROM frames f LEFT JOIN gathered g ON g.prompt = f.prompt AND g.frame = f.frame{joins}"
     )
 
 

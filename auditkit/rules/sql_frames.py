@@ -10,46 +10,89 @@ from __future__ import annotations
 from auditkit.core.fixed_point import SCALE
 from auditkit.core.verdicts import Reason
 from auditkit.rules.plan import (
+    FAR,
     FrameAtLeast,
     FrameCut,
+    FrameKnown,
     FrameNode,
     FrameNot,
+    FrameWindow,
     Plan,
     Statistic,
-    token_cuts,
+    frame_cuts,
+    frame_windows,
 )
+from auditkit.rules.sql_gathered import shared
 from auditkit.rules.sql_parts import Parameters, at_least, compare, least
-
-SHARED = (Statistic.MEAN, Statistic.FRAC)
 
 
 def frame_levels(plan: Plan, given: Parameters) -> list[tuple[str, list[str]]]:
     """The steps that judge a frame: comparisons first, then what is above; the last has
     verdict, rank, fires and score."""
-    writer = _FrameColumns(plan, given)
+    writer = FrameColumns(plan, given, placed=plan.latching)
     writer.write(plan.root, ("verdict", "rank", "fires"))
+    if not plan.latching:
+        writer.levels[-1].append("eligible - 1 AS fires")
     writer.levels[-1].append(f"{_score(plan)} AS score")
     return [(f"judged_{i}", made) for i, made in enumerate(writer.levels)]
+
+
+def windows_of(plan: Plan) -> list[FrameWindow]:
+    """The different windows of a plan; a window's place in this list is its number."""
+    return list(dict.fromkeys(frame_windows(plan.root)))
+
+
+def blind_ranks(plan: Plan, window: FrameWindow) -> list[tuple[int, int]]:
+    """Of every comparison in a window: its aggregate, and why it is unknown if that sees none."""
+    return [
+        (c.aggregate, min(Reason.EMPTY_FRAME.rank, _static(plan, c.aggregate), missing_rank(c)))
+        for c in frame_cuts(window.operand)
+    ]
+
+
+def missing_rank(node: FrameCut) -> int:
+    """The rank of the reason why there is no threshold; that of no reason where there is one."""
+    return node.cut.missing.rank if node.cut.threshold is None else len(Reason)
+
+
+def _static(plan: Plan, j: int) -> int:
+    """The first reason for which an aggregate is unknown whatever the tokens are."""
+    a = plan.aggregates[j]
+    ranks = [len(Reason)]
+    if a.signal is not None and not plan.signals[a.signal].resolved:
+        ranks.append(Reason.UNRESOLVED.rank)
+    for leaf in a.cuts():
+        if not plan.signals[leaf.signal].resolved:
+            ranks.append(Reason.UNRESOLVED.rank)
+        if leaf.cut.threshold is None:
+            ranks.append(leaf.cut.missing.rank)
+    return min(ranks)
 
 
 Names = tuple[str, str, str]
 
 
-class _FrameColumns:
-    """Writes a condition level by level (see sql_tokens)."""
+class FrameColumns:
+    """Writes a condition level by level (see sql_tokens); with places, where they are needed."""
 
-    def __init__(self, plan: Plan, given: Parameters) -> None:
-        self.plan, self.given = plan, given
+    def __init__(self, plan: Plan, given: Parameters, *, placed: bool) -> None:
+        self.plan, self.given, self.placed = plan, given, placed
         self.levels: list[list[str]] = []
+        self.windows = windows_of(plan)
         self.nodes = 0
         self.cuts = 0
 
     def write(self, node: FrameNode, names: Names) -> int:
         """Add a node's columns under the given names; return its level."""
+        level = 0
         match node:
             case FrameCut():
-                level = 0
-                truth, rank, place = self.cut(node)
+                truth, rank, place = self.cut(node, names[0])
+            case FrameWindow():
+                truth, rank, place = self.window(node)
+            case FrameKnown(truth=known):
+                truth = f"CASE WHEN eligible > 0 THEN {'TRUE' if known else 'FALSE'} END"
+                rank, place = str(Reason.EMPTY_FRAME.rank), "0" if known else "NULL"
             case FrameNot(operand=operand):
                 level, parts = self.parts((operand,))
                 truth, rank, place = f"NOT {parts[0][0]}", parts[0][1], "NULL"
@@ -58,15 +101,13 @@ class _FrameColumns:
                 truth = at_least(k, [p[0] for p in parts])
                 rank = least([p[1] for p in parts])
                 place = _kth(k, [p[2] for p in parts])
-        if level == len(self.levels):
+        while level >= len(self.levels):
             self.levels.append([])
         made = self.levels[level]
         made.append(f"{truth} AS {names[0]}")
         made.append(f"CASE WHEN {names[0]} IS NULL THEN {rank} END AS {names[1]}")
-        if self.plan.latching:
+        if self.placed:
             made.append(f"{place} AS {names[2]}")
-        elif names[2] == "fires":
-            made.append("eligible - 1 AS fires")
         return level
 
     def parts(self, operands: tuple[FrameNode, ...]) -> tuple[int, list[Names]]:
@@ -79,31 +120,34 @@ class _FrameColumns:
             level = max(level, self.write(operand, names[-1]) + 1)
         return level, names
 
-    def cut(self, node: FrameCut) -> Names:
+    def cut(self, node: FrameCut, truth: str) -> Names:
         """A comparison's truth, the rank of the reason it would be unknown for, and its place."""
         j, cut = node.aggregate, node.cut
         place, rank = f"a{self.cuts}", self.rank(j)
         self.cuts += 1
         if cut.threshold is None:
-            return "CAST(NULL AS BOOLEAN)", least([str(Reason.NOT_CALIBRATED.rank), rank]), place
-        shared = self.plan.aggregates[j].statistic in SHARED
-        threshold = self.given.huge(cut.threshold) + (f" * n{j}" if shared else "")
+            return "CAST(NULL AS BOOLEAN)", least([str(cut.missing.rank), rank]), place
+        aggregate = self.plan.aggregates[j]
+        share = shared(aggregate, j)
+        threshold = self.given.huge(cut.threshold) + ("" if share is None else f" * {share}")
+        if aggregate.statistic is Statistic.ROLLING:  # short of a window: known at the end
+            place = f"coalesce({place}, CASE WHEN {truth} THEN eligible - 1 END)"
         return compare(cut.op, f"lo{j}", f"hi{j}", threshold), rank, place
+
+    def window(self, node: FrameWindow) -> Names:
+        """The truth, rank and place that were found of a window."""
+        number = self.windows.index(node)
+        blind = min(rank for _, rank in blind_ranks(self.plan, node))
+        return f"wt{number}", f"coalesce(wr{number}, {blind})", f"wp{number}"
 
     def rank(self, j: int) -> str:
         """The rank of the reason for which aggregate j is not known."""
-        aggregate, empty = self.plan.aggregates[j], Reason.EMPTY_FRAME.rank
-        if aggregate.signal is not None:
-            if not self.plan.signals[aggregate.signal].resolved:
-                return str(Reason.UNRESOLVED.rank)
-            return f"CASE WHEN n{j} = 0 THEN {empty} ELSE {Reason.NOT_COVERED.rank} END"
-        ranks = [empty]
-        for leaf in token_cuts(aggregate.test) if aggregate.test is not None else ():
-            if not self.plan.signals[leaf.signal].resolved:
-                ranks.append(Reason.UNRESOLVED.rank)
-            if leaf.cut.threshold is None:
-                ranks.append(Reason.NOT_CALIBRATED.rank)
-        return f"CASE WHEN n{j} = 0 THEN {min(ranks)} ELSE r{j} END"
+        a, static, empty = self.plan.aggregates[j], _static(self.plan, j), Reason.EMPTY_FRAME.rank
+        if a.signal is None:
+            return f"CASE WHEN n{j} = 0 THEN {min(static, empty)} ELSE r{j} END"
+        if static == Reason.UNRESOLVED.rank:
+            return str(static)
+        return f"CASE WHEN n{j} = 0 THEN {empty} ELSE {Reason.NOT_COVERED.rank} END"
 
 
 def _kth(k: int, places: list[str]) -> str:
@@ -117,6 +161,13 @@ def _kth(k: int, places: list[str]) -> str:
 
 def _score(plan: Plan) -> str:
     j = plan.score
-    share = f"n{j} * {SCALE}" if plan.aggregates[j].statistic in SHARED else str(SCALE)
-    quotient = f"CAST(lo{j} AS DOUBLE) / CAST({share} AS DOUBLE)"
-    return f"CASE WHEN lo{j} = hi{j} THEN {quotient} END"
+    if j is None:
+        return "CAST(NULL AS DOUBLE)"
+    share = shared(plan.aggregates[j], j)
+    scale = str(SCALE) if share is None else f"{share} * {SCALE}"
+    quotient = f"CAST(lo{j} AS DOUBLE) / CAST({scale} AS DOUBLE)"
+    near = f" AND abs(lo{j}) < {FAR}" if plan.aggregates[j].statistic in _PLACES else ""
+    return f"CASE WHEN lo{j} = hi{j}{near} THEN {quotient} END"
+
+
+_PLACES = (Statistic.FIRST, Statistic.LAST)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from auditkit.core.prompts import Role
 from auditkit.rules.ast import Op
+from auditkit.rules.plan import Plan, PlanAggregate
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a statistic is taken over: a frame (0), or every window of some size in it."""
+
+    window: int = 0
+
+    @property
+    def keys(self) -> str:
+        """The columns that tell one from another; a window is named by its last token's place."""
+        return "prompt, frame, wend" if self.window else "prompt, frame"
+
+    def aggregates(self, plan: Plan) -> Iterator[tuple[int, PlanAggregate]]:
+        """The plan's aggregates over this extent, with their numbers."""
+        return ((j, a) for j, a in enumerate(plan.aggregates) if a.window == self.window)
 
 
 class Parameters:

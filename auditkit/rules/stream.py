@@ -1,4 +1,7 @@
-"""The streaming evaluator: a rule's verdict on a frame, token by token, in constant memory."""
+"""The streaming evaluator: a rule's verdict on a frame, token by token.
+
+Memory does not grow with the frame, except for a quantile: it counts the values that it has seen.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,20 @@ from auditkit.core.locks import LockedRule
 from auditkit.core.measured import Measure, Measured, NotMeasured
 from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Reason, Truth, Verdict
-from auditkit.rules.kleene import Held, Judged, at_least, decide, negate
+from auditkit.rules.kleene import KNOWN, Held, Judged, decide, judge_frame
 from auditkit.rules.lowering import lower_rule
-from auditkit.rules.plan import FrameAtLeast, FrameCut, FrameNode, FrameNot, Plan
-from auditkit.rules.running import AggregateState, Snapshot, new_state
+from auditkit.rules.plan import (
+    FAR,
+    FrameCut,
+    FrameKnown,
+    FrameNode,
+    FrameWindow,
+    Plan,
+    frame_windows,
+)
+from auditkit.rules.running import AggregateState, Snapshot
+from auditkit.rules.running_states import new_state
+from auditkit.rules.running_window import Windows
 
 REASONS = tuple(Reason)
 
@@ -31,6 +44,7 @@ class StreamSnapshot:
     """The state of an evaluator between two tokens."""
 
     states: tuple[Snapshot, ...]
+    windows: tuple[Snapshot, ...]
     tokens: int
     fired: int | None
 
@@ -45,6 +59,10 @@ class StreamEvaluator:
     def __init__(self, rule: LockedRule | Plan) -> None:
         self.plan = lower_rule(rule)
         self._names = tuple(s.name for s in self.plan.signals)
+        self._sizes = sorted({w.size for w in frame_windows(self.plan.root)})
+        self._outside = [
+            (number, a) for number, a in enumerate(self.plan.aggregates) if not a.window
+        ]
         self.reset()
 
     @property
@@ -62,6 +80,7 @@ class StreamEvaluator:
         self._states: list[AggregateState] = [
             new_state(a, self.plan.signals) for a in self.plan.aggregates
         ]
+        self._windows = {size: Windows(self.plan, size) for size in self._sizes}
         self._tokens = 0
         self._fired: int | None = None
 
@@ -85,30 +104,36 @@ class StreamEvaluator:
             self._add(token.role, values, n)
         elif n == 1:
             self._add(token.role, values, 1)
-            if self._judge(self.plan.root).truth:
+            if self._judge(ended=False).truth:
                 self._fired = self._tokens - 1
         else:
             before = self.snapshot()
             self._add(token.role, values, n)
-            if self._judge(self.plan.root).truth:  # somewhere in the run: look for the token
+            if self._judge(ended=False).truth:  # somewhere in the run: look for the token
                 self.restore(before)
                 for _ in range(n):
                     self.push_run(token, 1)
 
     def _add(self, role: Role, values: Sequence[int | None], n: int) -> None:
-        for aggregate, state in zip(self.plan.aggregates, self._states, strict=True):
+        for number, aggregate in self._outside:
             if aggregate.sees(role):
-                state.add(values, n)
+                self._states[number].add(role, values, n)
+        for windows in self._windows.values():
+            windows.add(role, values, n)
         self._tokens += n
 
     def verdict(self) -> Verdict:
-        """What the frame comes to if it ends after the tokens pushed so far."""
-        judged = self._judge(self.plan.root)
+        """What the frame comes to if it ends after the tokens pushed so far.
+
+        True of a latching rule although it has not `fired`: the frame is shorter than a window.
+        """
+        judged = self._judge(ended=True)
         if judged.truth is None:
             return Verdict(truth=Truth.UNKNOWN, reason=REASONS[judged.rank])
         if not judged.truth:
             return Verdict(truth=Truth.FALSE)
-        return Verdict(truth=Truth.TRUE, at=self._fired if self.latching else self._tokens - 1)
+        at = self._tokens - 1 if self._fired is None else self._fired
+        return Verdict(truth=Truth.TRUE, at=at)
 
     def finish(self) -> Verdict:
         """The verdict on the whole frame."""
@@ -116,7 +141,11 @@ class StreamEvaluator:
 
     def score(self) -> Measure:
         """The statistic that `calibrated` is compared with, else the first comparison's."""
+        if self.plan.score is None:
+            return NotMeasured("it is compared inside a window")
         held = self._states[self.plan.score].held()
+        if held.rank == KNOWN and held.low is not None and abs(held.low) == FAR:
+            return NotMeasured("no token satisfies the test")
         if held.low is None or held.low != held.high:
             return NotMeasured(REASONS[held.rank].value)
         return Measured(value=held.low / (held.share * SCALE), n=self._tokens)
@@ -124,13 +153,18 @@ class StreamEvaluator:
     def snapshot(self) -> StreamSnapshot:
         """The state between two tokens, to come back to."""
         return StreamSnapshot(
-            states=tuple(s.save() for s in self._states), tokens=self._tokens, fired=self._fired
+            states=tuple(s.save() for s in self._states),
+            windows=tuple(w.save() for w in self._windows.values()),
+            tokens=self._tokens,
+            fired=self._fired,
         )
 
     def restore(self, snapshot: StreamSnapshot) -> None:
         """Go back to a snapshot of this rule's evaluator (of any instance)."""
         for state, saved in zip(self._states, snapshot.states, strict=True):
             state.load(saved)
+        for windows, saved in zip(self._windows.values(), snapshot.windows, strict=True):
+            windows.load(saved)
         self._tokens, self._fired = snapshot.tokens, snapshot.fired
 
     def held(self, aggregate: int) -> Held:
@@ -139,19 +173,27 @@ class StreamEvaluator:
 
     def judge_with(self, forced: bool) -> Verdict:
         """The frame's verdict if the comparison with `calibrated` came out as `forced`."""
-        judged = self._judge(self.plan.root, forced)
+        judged = self._judge(ended=True, forced=forced)
         if judged.truth is None:
             return Verdict(truth=Truth.UNKNOWN, reason=REASONS[judged.rank])
         return Verdict(truth=Truth.TRUE if judged.truth else Truth.FALSE)
 
-    def _judge(self, node: FrameNode, forced: bool | None = None) -> Judged:
-        match node:
-            case FrameCut(aggregate=number, cut=cut):
-                if forced is not None and cut.calibrated:
-                    return Judged(forced)
-                held = self._states[number].held()
-                return decide(cut, held)
-            case FrameNot(operand=operand):
-                return negate(self._judge(operand, forced))
-            case FrameAtLeast(k=k, operands=operands):
-                return at_least(k, [self._judge(o, forced) for o in operands])
+    def in_last_window(self, aggregate: int) -> Held:
+        """What is known of an aggregate in the window that ends here (the tokens so far, if they
+        are fewer)."""
+        return self._windows[self.plan.aggregates[aggregate].window].states()[aggregate].held()
+
+    def _judge(self, *, ended: bool, forced: bool | None = None) -> Judged:
+        def leaf(node: FrameNode) -> Judged:
+            if isinstance(node, FrameWindow):
+                return self._windows[node.size].judged(node, ended=ended)
+            if isinstance(node, FrameKnown):  # of no token nothing is said
+                empty = Judged(None, Reason.EMPTY_FRAME.rank)
+                return Judged(node.truth) if self._tokens else empty
+            assert isinstance(node, FrameCut)
+            if forced is not None and node.cut.calibrated:
+                return Judged(forced)
+            state = self._states[node.aggregate]
+            return decide(node.cut, state.held() if ended else state.held_early())
+
+        return judge_frame(self.plan.root, leaf)

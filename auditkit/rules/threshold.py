@@ -14,11 +14,14 @@ from auditkit.rules.ast import Op
 from auditkit.rules.kleene import Held
 from auditkit.rules.lowering import lower_rule
 from auditkit.rules.plan import (
+    FAR,
     Cut,
     FrameAtLeast,
     FrameCut,
+    FrameKnown,
     FrameNode,
     FrameNot,
+    FrameWindow,
     Plan,
     TokenAtLeast,
     TokenCut,
@@ -26,7 +29,6 @@ from auditkit.rules.plan import (
     TokenNot,
     falls_with_threshold,
     frame_cuts,
-    token_cuts,
 )
 from auditkit.rules.stream import StreamEvaluator, TokenSignals
 
@@ -46,11 +48,15 @@ def critical_threshold(rule: LockedRule | Plan, frame: Sequence[TokenSignals]) -
         )
     for node in frame_cuts(plan.root):
         if node.cut.calibrated:
-            return _at_frame_level(plan, node, frame)
-    leaves = [c for a in plan.aggregates if a.test for c in token_cuts(a.test) if c.cut.calibrated]
+            inside = plan.aggregates[node.aggregate].window
+            steps = _window_values(plan, node, frame) if inside else None
+            return (
+                _at_frame_level(plan, node, frame) if steps is None else _search(plan, steps, frame)
+            )
+    leaves = [c for a in plan.aggregates for c in a.cuts() if c.cut.calibrated]
     if not leaves:
         raise InvalidInput("the condition has no 'calibrated' threshold")
-    return _at_token_level(plan, leaves[0], frame)
+    return _search(plan, _token_values(plan, leaves[0], frame), frame)
 
 
 def _at_frame_level(plan: Plan, node: FrameCut, frame: Sequence[TokenSignals]) -> float | None:
@@ -65,16 +71,36 @@ def _at_frame_level(plan: Plan, node: FrameCut, frame: Sequence[TokenSignals]) -
 
 def _largest(op: Op, held: Held) -> float | None:
     """The largest T with low ≥ T·share (or low > T·share)."""
-    if held.low is None:
+    if held.low is None or held.low <= -FAR:
         return None
-    return lift(held.low // held.share if op is Op.GE else -(-held.low // held.share) - 1)
+    return math.inf if held.low >= FAR else lift(_step(op, held.low, held.share))
 
 
-def _at_token_level(plan: Plan, leaf: TokenCut, frame: Sequence[TokenSignals]) -> float | None:
+def _step(op: Op, low: int, share: int) -> int:
+    return low // share if op is Op.GE else -(-low // share) - 1
+
+
+def _window_values(plan: Plan, node: FrameCut, frame: Sequence[TokenSignals]) -> list[int]:
+    """The thresholds at which a comparison inside a window changes in one of the windows."""
+    evaluator, steps = StreamEvaluator(plan), set[int]()
+    for token in frame:
+        evaluator.push([token])
+        held = evaluator.in_last_window(node.aggregate)
+        if held.low is not None and abs(held.low) < FAR:
+            steps.add(_step(node.cut.op, held.low, held.share))
+    return sorted(steps)
+
+
+def _token_values(plan: Plan, leaf: TokenCut, frame: Sequence[TokenSignals]) -> list[int]:
+    """The thresholds at which a comparison changes at one of the tokens."""
     signal = plan.signals[leaf.signal]
     seen = {t.values[signal.name] for t in frame} if signal.resolved else set[int | None]()
     known = {signal.floor if v is None else v for v in seen}
-    steps = sorted(v if leaf.cut.op is Op.GE else v - 1 for v in known if v is not None)
+    return sorted(v if leaf.cut.op is Op.GE else v - 1 for v in known if v is not None)
+
+
+def _search(plan: Plan, steps: Sequence[int], frame: Sequence[TokenSignals]) -> float | None:
+    """The largest of `steps` at which the rule fires; infinity if it does beyond them all."""
     beyond = (steps[-1] if steps else 0) + 1
     if _fires(plan, beyond, frame):
         return math.inf
@@ -94,7 +120,12 @@ def _fires(plan: Plan, threshold: int, frame: Sequence[TokenSignals]) -> bool:
 def with_threshold(plan: Plan, threshold: int) -> Plan:
     """The plan with `calibrated` set to `threshold`, in units of 2⁻²⁰."""
     aggregates = tuple(
-        a if a.test is None else replace(a, test=_token(a.test, threshold)) for a in plan.aggregates
+        replace(
+            a,
+            test=None if a.test is None else _token(a.test, threshold),
+            second=None if a.second is None else _token(a.second, threshold),
+        )
+        for a in plan.aggregates
     )
     return replace(plan, aggregates=aggregates, root=_frame(plan.root, threshold))
 
@@ -109,6 +140,10 @@ def _frame(node: FrameNode, threshold: int) -> FrameNode:
             return replace(node, cut=_cut(cut, threshold))
         case FrameNot(operand=operand):
             return FrameNot(operand=_frame(operand, threshold))
+        case FrameWindow(operand=operand):
+            return replace(node, operand=_frame(operand, threshold))
+        case FrameKnown():
+            return node
         case FrameAtLeast(k=k, operands=operands):
             return FrameAtLeast(k=k, operands=tuple(_frame(o, threshold) for o in operands))
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from auditkit.core.locks import LockedRule
 from auditkit.core.tokens import TokenMask
 from auditkit.core.verdicts import Reason, Truth, Verdict
 from auditkit.rules.documents import RuleDocument, UnitTest
 from auditkit.rules.frames import RuleWatcher
+from auditkit.rules.lowering import lower_rule
+from auditkit.rules.plan import Plan
 from auditkit.rules.pooling import SignalPool
 from auditkit.rules.series import SeriesToken, default_role, lay_out_series
 from auditkit.rules.signals import draft_rule
@@ -84,15 +85,14 @@ def _outcome(passed: bool, todo: str | None) -> Outcome:
 
 
 def _run(rule: RuleDocument, test: UnitTest, run_sql: RunSql | None) -> UnitResult:
-    locked = draft_rule(rule, calibrated=test.given.calibrated)
+    locked = draft_rule(rule, calibrated=test.given.calibrated, percentiles=test.given.percentiles)
     signals = [s.name for s in locked.signals]
-    tokens = lay_out_series(test.series, signals, default_role(rule.scope.roles))
-    tokens = _skipped(locked, signals) + tokens
-    verdict = _stream_verdict(locked, tokens)
+    tokens = lay_out_test(rule, test)
+    verdict = stream_verdict(lower_rule(locked), tokens)
     problems = _against(test, verdict)
     if run_sql is not None:
         compiled = compile_sql(locked, "series", masked=TokenMask.NONE)
-        by_sql = _sql_verdict(run_sql(compiled, series_tables(tokens, signals)))
+        by_sql = sql_verdict(run_sql(compiled, series_tables(tokens, signals)))
         if by_sql != verdict:
             told = f"the stream says {_tell(verdict)}, the SQL {_tell(by_sql)}"
             return _result(rule, test, Outcome.FAIL, verdict, f"evaluators disagree: {told}")
@@ -126,10 +126,12 @@ def _tell(verdict: Verdict) -> str:
     return verdict.truth.value + (f" at {verdict.at}" if verdict.at is not None else "")
 
 
-def _skipped(rule: LockedRule, signals: Sequence[str]) -> list[SeriesToken]:
-    """A series shows what the rule sees: the tokens that its scope skips come before it."""
-    nothing = SeriesToken(role=default_role(rule.scope.roles), values=dict.fromkeys(signals, None))
-    return [nothing] * rule.scope.skip_first
+def lay_out_test(rule: RuleDocument, test: UnitTest) -> list[SeriesToken]:
+    """The tokens of a test. A series shows what the rule sees: the tokens that its scope skips
+    come before it."""
+    signals, role = list(rule.signals), default_role(rule.scope.roles)
+    nothing = SeriesToken(role=role, values=dict.fromkeys(signals, None))
+    return [nothing] * rule.scope.skip_first + lay_out_series(test.series, signals, role)
 
 
 def _stored(value: float) -> float:
@@ -137,9 +139,10 @@ def _stored(value: float) -> float:
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
-def _stream_verdict(rule: LockedRule, tokens: Sequence[SeriesToken]) -> Verdict:
-    watcher = RuleWatcher(rule, TokenMask.NONE)
-    pools = {s.name: (i, SignalPool(s)) for i, s in enumerate(rule.signals)}
+def stream_verdict(plan: Plan, tokens: Sequence[SeriesToken]) -> Verdict:
+    """The stream's verdict on a series."""
+    watcher = RuleWatcher(plan, TokenMask.NONE)
+    pools = {s.name: (i, SignalPool(s)) for i, s in enumerate(plan.signals)}
     for token in tokens:
         values: dict[str, int | None] = {}
         for name, (latent, pool) in pools.items():
@@ -190,7 +193,8 @@ def series_tables(tokens: Sequence[SeriesToken], signals: Sequence[str]) -> Seri
     )
 
 
-def _sql_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+def sql_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+    """The verdict in the rows that compiled SQL gave for a series."""
     if not rows:
         return Verdict(truth=Truth.UNKNOWN, reason=Reason.EMPTY_FRAME)
     row = rows[0]

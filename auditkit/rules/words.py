@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from auditkit.rules import ast
-from auditkit.rules.render import render_condition, render_number
+from auditkit.rules.render import render_number
 
 _OPS = {
     ast.Op.GE: "at least",
@@ -28,8 +28,10 @@ def in_words(node: ast.Expr) -> str:
         case ast.Of(k=k, operands=operands):
             listed = "; ".join(in_words(o) for o in operands)
             return f"{_count(k)} of these: {listed}"
-        case ast.OfNames(k=k):
+        case ast.OfNames(k=k, pattern="them"):
             return f"{_count(k)} of the expressions under let"
+        case ast.OfNames(k=k, pattern=pattern):
+            return f"{_count(k)} of the expressions under let named “{pattern}”"
         case ast.LetRef(name=name):
             return f"“{name}” holds"
         case ast.Quantified(quantifier=quantifier, test=test):
@@ -37,8 +39,16 @@ def in_words(node: ast.Expr) -> str:
             return f"{which} {_token(test)}"
         case ast.Compare(statistic=statistic, op=op, quantity=quantity):
             return f"{_statistic(statistic)} is {_OPS[op]} {_quantity(quantity)}"
-        case _:
-            return f"‘{render_condition(node)}’ (not supported yet)"
+        case ast.InRange(statistic=statistic, low=low, high=high):
+            ends = f"at least {_quantity(low)} and at most {_quantity(high)}"
+            return f"{_statistic(statistic)} is {ends}"
+        case ast.Window(size=size, operand=operand):
+            return f"on some {size} neighbouring tokens {_part(operand)}"
+        case ast.Then(first=first, second=second, within=within):
+            near = "the next token" if within == 1 else f"one of the next {within} tokens"
+            return f"some token has {_token(first)}, and {near} has {_token(second)}"
+        case ast.Defined(name=name):
+            return f"“{name}” could be resolved for this model"
 
 
 def _part(node: ast.Expr) -> str:
@@ -54,16 +64,32 @@ def _count(k: ast.Count) -> str:
 
 def _statistic(node: ast.Statistic) -> str:
     match node:
-        case ast.SignalStatistic(function=function, signal=signal):
-            return f"{_STATISTICS.get(function, function)} of {_signal(signal)}"
+        case ast.SignalStatistic():
+            return _of_signal(node)
         case ast.TokenStatistic(function="count", test=test):
             return f"the number of tokens with {_token(test)}"
         case ast.TokenStatistic(function="frac", test=test):
             return f"the share of tokens with {_token(test)}"
         case ast.TokenStatistic(function="run", test=test):
             return f"the longest run of tokens with {_token(test)}"
-        case _:
-            return f"‘{render_condition(node)}’"
+        case ast.TokenStatistic(function=function, test=test):
+            return f"the place (from 0) of the {function} token with {_token(test)}"
+        case ast.Difference(aggregate=aggregate):
+            return f"the difference from the paired message in {_statistic(aggregate)}"
+
+
+def _of_signal(node: ast.SignalStatistic) -> str:
+    number = "?" if node.argument is None else render_number(node.argument)
+    match node.function:
+        case "quantile":
+            words = f"the {number} quantile"
+        case "topk_mean":
+            words = f"the mean of the {number} largest values"
+        case "rolling_mean_max":
+            words = f"the largest mean over {number} neighbouring tokens"
+        case function:
+            words = _STATISTICS[function]
+    return f"{words} of {_signal(node.signal)}"
 
 
 def _signal(ref: ast.SignalRef) -> str:

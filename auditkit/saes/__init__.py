@@ -1,6 +1,7 @@
 """Sparse autoencoders: activations → sparse latents → reconstruction, and their files."""
 
 from auditkit.saes.config import ArchitectureName, Normalisation, SaeConfig
+from auditkit.saes.directions import DirectionReader
 from auditkit.saes.files import load_sae, write_sae
 from auditkit.saes.fit import check_fits
 from auditkit.saes.folding import (
@@ -15,6 +16,7 @@ from auditkit.saes.watched import Operations, Path, WatchedEncoder, WatchedToken
 
 __all__ = [
     "ArchitectureName",
+    "DirectionReader",
     "Normalisation",
     "Operations",
     "Path",

@@ -13,7 +13,7 @@ from auditkit.core.locks import Lock, LockedRule
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Role
 from auditkit.models import load_model
-from auditkit.rules import StreamEvaluator, read_lock
+from auditkit.rules import StreamEvaluator, offline_parts, read_lock
 from auditkit.saes import SparseAutoencoder, check_fits, load_sae
 from auditkit.serve.app import create_app
 from auditkit.serve.server import run_until_signal
@@ -47,6 +47,9 @@ def serve(
     for sae, _ in watches:
         for warning in check_fits(sae, loaded.identity):
             progress.note(warning)
+    for _, lock in watches:
+        for line in offline_parts(lock):
+            progress.note(line)
     served = name or loaded.identity.name
     engine = WatchedEngine(
         loaded, watches, name=served, policy=settings.policy, limits=settings.limits

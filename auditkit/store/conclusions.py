@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from auditkit.core.confirmations import Arm, Confirmation, Trial
+from auditkit.core.correlations import CorrelationFinding, CorrelationMatch
 from auditkit.core.findings import Finding
 from auditkit.core.fingerprint import fingerprint
 from auditkit.core.locks import Lock
@@ -50,7 +51,7 @@ def write_matches(connection: Connection, matches: Sequence[Match], lock: str) -
     try:
         connection.execute(
             "INSERT INTO matches SELECT recording, $lock, rule, rule_digest, prompt, frame, truth, "
-            "reason, token, score, score_n, score_reason FROM incoming",
+            "reason, token, score, score_n, score_reason, filtered_by FROM incoming",
             {"lock": lock},
         )
     finally:
@@ -137,6 +138,39 @@ def read_findings(connection: Connection, recording: str, lock: str) -> list[Fin
     return [from_text(Finding, row[0]) for row in rows]
 
 
+def write_correlation(connection: Connection, finding: CorrelationFinding, lock: str) -> None:
+    """Replace the verdicts of a correlation on the groups of its suite under `lock`."""
+    connection.execute(
+        "DELETE FROM correlations WHERE correlation = ? AND suite = ? AND lock = ?",
+        [finding.correlation_id, finding.suite, lock],
+    )
+    for m in finding.matches:
+        reason = None if m.reason is None else m.reason.value
+        connection.execute(
+            "INSERT INTO correlations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                lock,
+                m.correlation_id,
+                m.correlation_digest,
+                m.suite,
+                m.group,
+                m.truth.value,
+                reason,
+                to_text(m),
+            ],
+        )
+
+
+def read_correlations(connection: Connection, lock: str) -> list[CorrelationMatch]:
+    """The verdicts of correlations under `lock` in order of correlation, suite and group."""
+    rows = connection.execute(
+        "SELECT document FROM correlations WHERE lock = ? "
+        "ORDER BY correlation, suite, member_group",
+        [lock],
+    ).fetchall()
+    return [from_text(CorrelationMatch, row[0]) for row in rows]
+
+
 def _match_row(match: Match) -> dict[str, object]:
     score = match.score
     return {
@@ -151,6 +185,7 @@ def _match_row(match: Match) -> dict[str, object]:
         "score": score.value if isinstance(score, Measured) else None,
         "score_n": score.n if isinstance(score, Measured) else None,
         "score_reason": score.reason if isinstance(score, NotMeasured) else None,
+        "filtered_by": match.filtered_by,
     }
 
 

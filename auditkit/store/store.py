@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from auditkit.core.confirmations import Confirmation, Trial
+from auditkit.core.correlations import CorrelationFinding, CorrelationMatch
 from auditkit.core.errors import InvalidInput, MismatchError, StoreError
 from auditkit.core.findings import Finding
 from auditkit.core.locks import Lock
@@ -21,6 +22,12 @@ from auditkit.core.tokens import TokenMask
 from auditkit.core.verdicts import Match
 from auditkit.store import conclusions, recorded
 from auditkit.store.batch import RecordedBatch
+from auditkit.store.directions import (
+    DirectionBatch,
+    directed_tokens,
+    insert_direction,
+    lacks_directions,
+)
 from auditkit.store.failures import translated
 from auditkit.store.latent_stats import MEASURE_LATENT_STATS, reference_name
 
@@ -107,6 +114,22 @@ class Store:
         with translated(self.path):
             self._connection.execute("CHECKPOINT")
 
+    def commit_directions(self, batches: Sequence[DirectionBatch]) -> None:
+        """Add directions' values on some prompts, or nothing; MismatchError if they are there."""
+        with self._transaction() as connection:
+            for batch in batches:
+                insert_direction(connection, batch, str(self.path))
+
+    def directed_tokens(self, recording: str, direction: str) -> set[int]:
+        """First tokens of the prompts that hold the values of a direction (its digest)."""
+        with translated(self.path):
+            return directed_tokens(self._connection, recording, direction)
+
+    def lacks_directions(self, recording: str, directions: Sequence[str]) -> frozenset[str]:
+        """Those of `directions` (digests) that some covered token has no value of."""
+        with translated(self.path):
+            return lacks_directions(self._connection, recording, directions)
+
     def done_prompts(self, recording: str) -> set[str]:
         """Ids of the prompts of a recording that are in the store, whole."""
         with translated(self.path):
@@ -124,8 +147,17 @@ class Store:
 
     # reading
 
-    def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
-        """Run one reading statement; InvalidInput for anything that writes, or for several."""
+    def query(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        tables: Mapping[str, pa.Table] | None = None,
+    ) -> pa.Table:
+        """Run one reading statement, which may name `tables` given beside the store's own.
+
+        InvalidInput for anything that writes, or for several statements.
+        """
         with translated(self.path):
             try:
                 statements = self._connection.extract_statements(sql)
@@ -136,7 +168,13 @@ class Store:
                 "query() takes one SELECT, and this is something else",
                 help="to change a store, use its write_ methods",
             )
-        return self._read(sql, parameters)
+        for name, table in (tables or {}).items():
+            self._connection.register(name, table)
+        try:
+            return self._read(sql, parameters)
+        finally:
+            for name in tables or {}:
+                self._connection.unregister(name)
 
     def frame_tokens(self, recording: str) -> pa.Table:
         """All tokens of a recording in order: prompt, ordinal, token, position, token_id, text,
@@ -268,6 +306,16 @@ class Store:
         """The findings of a recording under `lock`, in order of rule."""
         with translated(self.path):
             return conclusions.read_findings(self._connection, recording, lock)
+
+    def write_correlation(self, finding: CorrelationFinding, *, lock: str) -> None:
+        """Keep a correlation's verdicts, replacing those on the same suite under `lock`."""
+        with self._transaction() as connection:
+            conclusions.write_correlation(connection, finding, lock)
+
+    def read_correlations(self, lock: str) -> list[CorrelationMatch]:
+        """Verdicts of correlations under `lock`, in order of correlation, suite and group."""
+        with translated(self.path):
+            return conclusions.read_correlations(self._connection, lock)
 
     def _read(self, sql: str, parameters: Parameters) -> pa.Table:
         given = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)

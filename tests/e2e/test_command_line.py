@@ -16,9 +16,12 @@ COMMANDS = [
     ("audit",),
     ("record",),
     ("report",),
+    ("query",),
     ("monitor",),
     ("serve",),
-    *(("rules", verb) for verb in ("lint", "test", "explain", "bind", "list", "schema")),
+    *(("rules", verb) for verb in ("lint", "test", "explain", "bind", "list", "schema", "new")),
+    *(("features", verb) for verb in ("top", "show", "contrast", "cooccur", "search")),
+    *(("labels", verb) for verb in ("import", "show")),
     *(("sae", verb) for verb in ("train", "compare", "score", "inspect")),
     *(("suites", verb) for verb in ("list", "import")),
 ]

@@ -37,6 +37,16 @@ RULES = {
         "2 of (run(b >= 0.2 and not a > 1) >= 3, count(b > 0.5) >= 2, max(b) >= 0.9)",
         signals=(WEIGHTED, LOUDEST),
     ),
+    "windows and a sequence": make_rule(
+        "window 16 (mean(a) >= 0.5 and count(b @user > 0.1) >= 2) or "
+        "(a @user >= 1) then (b @assistant >= 0.5) within 8 tokens",
+        signals=(WEIGHTED, LOUDEST),
+    ),
+    "statistics of order": make_rule(
+        "quantile(b, 0.9) > 0.5 and topk_mean(a, 3) in [0.1, 2] and first(b > 0.5) < 10 tokens "
+        "and not rolling_mean_max(a @user, 8) < 0.2",
+        signals=(WEIGHTED, LOUDEST),
+    ),
     "neither resolved nor calibrated": make_rule(
         "max(a) >= calibrated or frac(b >= 0.1) > 0.5",
         signals=(make_signal("a", unresolved="below min_score"), LOUDEST),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from auditkit.report.document import ReportDocument
+from auditkit.report.markdown.combined import correlations_section
 from auditkit.report.markdown.coverage import coverage_section
 from auditkit.report.markdown.headline import headline, rules_table
 from auditkit.report.markdown.rule import rule_section
@@ -17,6 +18,7 @@ def to_markdown(doc: ReportDocument) -> str:
         "## Each rule",
         "",
         *(line for result in doc.results for line in rule_section(doc, result)),
+        *correlations_section(doc),
         *coverage_section(doc),
         *provenance_section(doc),
     ]

@@ -191,6 +191,7 @@ class Breaks:
     """An encoder that fails from its third call on."""
 
     flops_per_token = 1
+    watched_latents = tuple(EVERY)
 
     def __init__(self) -> None:
         self.calls = 0

@@ -63,12 +63,85 @@ rules:
         - {text: He said no., todo: quoting, name: quoted}
 """
 
+TUNED = (
+    GOOD
+    + """\
+filters:
+  - id: refusal.quoted
+    rev: 1
+    title: Quoted refusals
+    rules: ["refusal.*"]
+    reason: A character refuses, not the assistant.
+    author: a.reviewer
+    date: "2026-01-15"
+    expires: "2099-01-01"
+    exceptions:
+      - {suites: [a], labels: [b], tags: ["topic:fiction"], prompts: [p1]}
+      - {roles: [user], text: "(?i)said no", rule: refusal.other}
+correlations:
+  - id: refusal.then
+    rev: 1
+    title: One after the other
+    description: A planted example.
+    status: experimental
+    severity: low
+    tags: [a]
+    references: [b]
+    false_positives: [Unknown]
+    type: sequence
+    of: [{rule: refusal.suppressed}, {rule: refusal.other, absent: true}, {rule: refusal.more}]
+    group_by: conversation
+    within: 4 messages
+    tests:
+      unit:
+        - {name: fires, series: {refusal.suppressed: t, refusal.more: ". t"}, fires: true}
+        - {name: silent, series: {refusal.suppressed: t}, fires: false, todo: later}
+  - id: refusal.often
+    rev: 1
+    title: Often
+    status: test
+    severity: high
+    false_positives: [Unknown]
+    type: count
+    of: [{rule: refusal.suppressed}]
+    at_least: 2
+    distinct: prompt
+    group_by: tag:topic
+  - id: refusal.shared
+    rev: 1
+    title: In half of the prompts
+    status: test
+    severity: info
+    false_positives: [Unknown]
+    type: population
+    of: [{rule: refusal.suppressed, absent: false}]
+    group_by: suite
+    share: 0.5
+    tests:
+      unit: [{name: two, prompts: [{refusal.suppressed: t}, {refusal.suppressed: f}], fires: true}]
+  - id: refusal.both
+    rev: 2
+    title: Both
+    status: test
+    severity: info
+    false_positives: [Unknown]
+    type: co_occurrence
+    of: [{rule: refusal.suppressed}, {rule: refusal.other}]
+"""
+)
+"""Every part of a rule file, read by itself: it names rules that no file holds."""
+
 
 def good() -> dict[str, Any]:
-    """The file as plain values."""
-    return copy.deepcopy(_parsed())
+    """The file of rules as plain values."""
+    return copy.deepcopy(_parsed(GOOD))
 
 
-@lru_cache(maxsize=1)
-def _parsed() -> dict[str, Any]:
-    return YAML(typ="safe").load(GOOD)
+def whole() -> dict[str, Any]:
+    """The file of rules, filters and correlations as plain values."""
+    return copy.deepcopy(_parsed(TUNED))
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> dict[str, Any]:
+    return YAML(typ="safe").load(text)

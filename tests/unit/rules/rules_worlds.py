@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
@@ -29,7 +29,9 @@ from auditkit.rules.ast import (
     And,
     Calibrated,
     Compare,
+    Defined,
     Expr,
+    InRange,
     LetRef,
     Not,
     Number,
@@ -37,10 +39,13 @@ from auditkit.rules.ast import (
     OfNames,
     Op,
     Or,
+    Percentile,
     Quantified,
     Quantity,
     SignalRef,
     SignalStatistic,
+    Statistic,
+    Then,
     TokenAnd,
     TokenCompare,
     TokenNot,
@@ -48,6 +53,8 @@ from auditkit.rules.ast import (
     TokenOr,
     TokenStatistic,
     TokenTest,
+    Window,
+    walk,
 )
 from auditkit.rules.render import render_condition
 from tests.locked import make_rule, make_signal
@@ -200,27 +207,31 @@ def random_signal(rng: random.Random, name: str) -> LockedSignal:
         scale = 1.0 if unit is Unit.RAW or rng.random() < 0.4 else rng.uniform(0.3, 5.0)
         offset = rng.uniform(-0.5, 0.7) if unit is Unit.Z else 0.0
         latents.append(LockedLatent(latent=number, weight=weight, scale=scale, offset=offset))
-    return make_signal(name, *latents, pool=pool, unit=unit)
+    made = make_signal(name, *latents, pool=pool, unit=unit)
+    return replace(made, percentiles=((99.0, rng.choice(TRAPS)), (50.0, as_float32(0.1))))
 
 
 class RandomRules:
-    """Random rules over all that is evaluated: statistics, tests, roles, let, frames, scopes."""
+    """Random rules over the whole language: statistics, windows, sequences, roles, let, frames,
+    scopes. `near`: how often an atom is a window or a sequence."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: random.Random, near: float = 0.25) -> None:
+        self.rng, self.near = rng, near
 
     def rule(self) -> LockedRule:
         rng = self.rng
         self.names = ["a", "b", "c"][: rng.randint(1, 3)]
+        signals = tuple(random_signal(rng, n) for n in self.names)
+        self.units = {s.name: s.unit for s in signals}
         self.lets: list[str] = []
-        self.them = False
+        self.in_window = self.any_role = self.globs = False
         self.calibrated = rng.random() < 0.3
         self.rising = rng.random() < 0.45
         let = []
-        for name in ["x", "y"][: rng.choice((0, 0, 1, 2))]:
+        for name in ["xa", "xb", "y"][: rng.choice((0, 0, 1, 2, 3))]:
             let.append((name, render_condition(self.expr(1))))
             self.lets.append(name)
-        self.them = True
+        self.globs = True
         certificate = calibrated_at(rng.choice(TRAPS))
         missing = NotCalibrated(reason="too few benign frames", frames=10, needs_more=289)
         scope = Scope(
@@ -228,13 +239,20 @@ class RandomRules:
             skip_first=rng.choice((0, 0, 0, 1, 2)),
         )
         return make_rule(
-            render_condition(self.expr(rng.randint(0, 3))),
-            signals=tuple(random_signal(rng, n) for n in self.names),
+            render_condition(self.looking(rng.randint(0, 3))),
+            signals=signals,
             let=tuple(let),
             frame=rng.choice((Frame.CONVERSATION, Frame.MESSAGE, Frame.EXCHANGE)),
             scope=scope,
             calibration=certificate if rng.random() < 0.8 else missing,
         )
+
+    def looking(self, depth: int) -> Expr:
+        """An expression that looks at some token."""
+        while True:
+            made = self.expr(depth)
+            if any(isinstance(n, SignalRef) for n in walk(made)):
+                return made
 
     def expr(self, depth: int) -> Expr:
         rng = self.rng
@@ -254,22 +272,66 @@ class RandomRules:
 
     def atom(self) -> Expr:
         rng = self.rng
-        if self.lets and rng.random() < 0.3:
-            if self.them and rng.random() < 0.3:
-                return OfNames(self.count(len(self.lets)), "them")
+        if self.lets and not self.in_window and rng.random() < 0.3:
+            if self.globs and rng.random() < 0.4:
+                patterns = ["them", *(["x*"] if len(self.lets) > 0 else [])]
+                pattern = rng.choice(patterns)
+                named = [n for n in self.lets if pattern == "them" or n.startswith("x")]
+                return OfNames(self.count(len(named)), pattern)
             return LetRef(rng.choice(self.lets))
+        if rng.random() < self.near:
+            if not self.in_window and rng.random() < 0.6:
+                return self.window()
+            within = rng.choice((1, 1, 2, 2, 3, 5, 40))
+            return Then(self.test(rng.randint(0, 1)), self.test(rng.randint(0, 1)), within)
+        if rng.random() < 0.06:
+            return Defined(rng.choice(self.names))
         if rng.random() < 0.2:
             quantifier = "any" if self.rising else rng.choice(("any", "all"))
             return Quantified(quantifier, self.test(rng.randint(0, 2)))
-        op = rng.choice((Op.GE, Op.GT)) if self.rising else rng.choice(tuple(Op))
+        return self.compare()
+
+    def window(self) -> Expr:
+        rng = self.rng
+        self.in_window, rising = True, self.rising
+        self.rising = rising and rng.random() < 0.5  # whatever is asked of a window, it latches
+        self.any_role = rng.random() < 0.5
+        size, depth = rng.choice((1, 2, 2, 3, 3, 4, 6, 50)), rng.choice((0, 1, 1, 1, 2))
+        made = Window(size, self.looking(depth))
+        self.in_window = self.any_role = False
+        self.rising = rising
+        return made
+
+    def compare(self) -> Expr:
+        rng = self.rng
         if rng.random() < 0.5:
-            function = rng.choice(("max",) if self.rising else ("max", "mean", "sum"))
-            return Compare(SignalStatistic(function, self.signal(self.roles())), op, self.level())
-        function = rng.choice(("count", "run") if self.rising else ("count", "frac", "run"))
-        test = self.test(rng.randint(0, 2))
+            functions = ("max", "max", "rolling_mean_max")
+            if not self.rising:
+                functions = (*functions, "mean", "sum", "quantile", "quantile", "topk_mean")
+            function = rng.choice(functions)
+            argument = None
+            if function == "quantile":
+                argument = rng.choice((0.01, 0.1, 0.25, 0.5, 0.5, 0.9, 0.333333, 1.0))
+            elif function in ("topk_mean", "rolling_mean_max"):
+                argument = float(rng.choice((1, 2, 2, 3, 4, 9)))
+            ref = self.signal(self.roles())
+            statistic = SignalStatistic(function, ref, argument)
+            return self.against(statistic, lambda: self.level(ref.name))
+        functions = ("count", "run", "first")
+        function = rng.choice(functions if self.rising else (*functions, "frac", "last"))
+        statistic = TokenStatistic(function, self.test(rng.randint(0, 2)))
         if function == "frac":
-            return Compare(TokenStatistic(function, test), op, Number(rng.choice((*TRAPS, 0.0))))
-        return Compare(TokenStatistic(function, test), op, Number(float(rng.randint(0, 4))))
+            return self.against(statistic, lambda: Number(rng.choice((*TRAPS, 0.0))))
+        return self.against(statistic, lambda: Number(float(rng.randint(0, 4))))
+
+    def against(self, statistic: Statistic, level: Callable[[], Quantity]) -> Expr:
+        rng = self.rng
+        if not self.rising and rng.random() < 0.12:
+            return InRange(statistic, level(), level())
+        ops = tuple(Op)
+        if self.rising:
+            ops = (Op.LE, Op.LT) if statistic.function == "first" else (Op.GE, Op.GT)
+        return Compare(statistic, rng.choice(ops), level())
 
     def test(self, depth: int) -> TokenTest:
         return self._test(depth, self.roles())
@@ -277,7 +339,8 @@ class RandomRules:
     def _test(self, depth: int, roles: tuple[Role, ...]) -> TokenTest:
         rng = self.rng
         if depth == 0:
-            return TokenCompare(self.signal(roles), rng.choice(tuple(Op)), self.level())
+            ref = self.signal(roles)
+            return TokenCompare(ref, rng.choice(tuple(Op)), self.level(ref.name))
         kind = rng.choice(("and", "or", "of", "not"))
         if kind == "not":
             return TokenNot(self._test(depth - 1, roles))
@@ -287,12 +350,16 @@ class RandomRules:
         return TokenAnd(parts) if kind == "and" else TokenOr(parts)
 
     def roles(self) -> tuple[Role, ...]:
-        return tuple(self.rng.sample(ROLES, self.rng.choice((0, 0, 1, 2))))
+        number = 0 if self.any_role else self.rng.choice((0, 0, 0, 1, 2))
+        return tuple(self.rng.sample(ROLES, number))
 
     def signal(self, roles: tuple[Role, ...]) -> SignalRef:
         return SignalRef(self.rng.choice(self.names), roles)
 
-    def level(self) -> Quantity:
+    def level(self, name: str) -> Quantity:
+        if self.rng.random() < 0.08:
+            alike = [n for n in self.names if self.units[n] == self.units[name]]
+            return Percentile(self.rng.choice(alike), self.rng.choice((99.0, 50.0, 50.0, 12.0)))
         if self.calibrated and self.rng.random() < 0.3:
             return Calibrated()
         if self.rng.random() < 0.2:

@@ -15,8 +15,8 @@ from auditkit.rules import CODES, lint_blocking, lint_rules, read_rules
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules" / "diagnostics.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-BLOCK = re.compile(r"^### (AK\d{3})\n\n([^\n]+)\n\n```yaml( whole)?\n(.*?)```", re.M | re.S)
-EXAMPLES = {m[1]: (m[3] is not None, m[4]) for m in BLOCK.finditer(TEXT)}
+BLOCK = re.compile(r"^### (AK\d{3})\n\n([^\n]+)\n\n```yaml( whole| beside)?\n(.*?)```", re.M | re.S)
+EXAMPLES = {m[1]: ((m[3] or "").strip(), m[4]) for m in BLOCK.finditer(TEXT)}
 BASE = re.search(r"```yaml base\n(.*?)```", TEXT, re.S)
 
 
@@ -26,10 +26,12 @@ def load(text: str) -> Any:
 
 def example(code: str) -> str:
     """The whole file that an example stands for."""
-    whole, text = EXAMPLES[code]
-    if whole:
+    kind, text = EXAMPLES[code]
+    if kind == "whole":
         return text
     assert BASE is not None
+    if kind == "beside":
+        return BASE[1] + text
     document = load(BASE[1])
     for key, value in load(text).items():
         if value == "~delete":

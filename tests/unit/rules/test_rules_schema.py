@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from auditkit.rules import read_rules, render_schema, rule_schema
-from tests.unit.rules.rule_texts import good
+from tests.unit.rules.rule_texts import whole
 
 ROOT = Path(__file__).parents[3]
 EXPORTED = ROOT / "rules" / "schema" / "rules.v1.json"
@@ -44,12 +44,12 @@ def places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | i
 
 
 DELETE = object()
-MUTANTS = int(os.environ.get("AUDITKIT_SCHEMA_MUTANTS", "110"))
+MUTANTS = int(os.environ.get("AUDITKIT_SCHEMA_MUTANTS", "500"))
 """How many of the mutations are tried, besides those written out below."""
 
 
 def changed(at: tuple[str | int, ...], new: Any) -> Any:
-    document = good()
+    document = whole()
     inner = document
     for part in at[:-1]:
         inner = inner[part]
@@ -61,7 +61,7 @@ def changed(at: tuple[str | int, ...], new: Any) -> Any:
 
 
 def renamed(at: tuple[str | int, ...]) -> Any:
-    document = good()
+    document = whole()
     inner = document
     for part in at[:-1]:
         inner = inner[part]
@@ -74,7 +74,7 @@ REPLACEMENTS = (DELETE, None, 7, -1, 0.5, True, "", "other", [], {}, [None], {"x
 
 def mutants() -> Iterator[Any]:
     """Every place of a valid file deleted, renamed, and replaced by values of every kind."""
-    for at in places(good()):
+    for at in places(whole()):
         for new in REPLACEMENTS:
             yield changed(at, new)
         if isinstance(at[-1], str):
@@ -82,6 +82,8 @@ def mutants() -> Iterator[Any]:
 
 
 RULE = ("rules", 0)
+FILTER = ("filters", 0)
+COMBINED = ("correlations",)
 SELECT = (*RULE, "signals", "refuse", "select")
 EXTRA: list[Change] = [
     ((*RULE, "id"), "Capital.Letters"),
@@ -95,15 +97,20 @@ EXTRA: list[Change] = [
     ((*RULE, "scope"), {"roles": ["bob"]}),
     ((*RULE, "scope"), {"roles": ["text"]}),
     ((*RULE, "scope"), {"skip_first": 2.5}),
-    ((*RULE, "signals"), {"9x": good()["rules"][0]["signals"]["code"]}),
+    ((*RULE, "signals"), {"9x": whole()["rules"][0]["signals"]["code"]}),
     ((*RULE, "signals", "code", "pool"), "median"),
     ((*RULE, "signals", "code", "unit"), "bare"),
     (SELECT, {"by": "label", "label": "deception"}),
     (SELECT, {"by": "label", "latents": [1]}),
+    (SELECT, {"by": "label", "table": "t.json", "label": "a", "snapshot": "sha256:" + "0" * 64}),
+    (SELECT, {"by": "label", "table": "t.json", "label": "a", "snapshot": "0" * 64}),
+    (SELECT, {"by": "label", "table": "t.json", "label": "a", "match": "like"}),
+    (SELECT, {"by": "label", "table": "t.json", "label": "a", "examples": {"positive": {}}}),
     (SELECT, {"by": "index", "latents": [1]}),
     (SELECT, {"by": "index", "latents": []}),
     (SELECT, {"by": "index", "latents": [1], "sae": "0123"}),
     (SELECT, {"by": "direction", "positive": {"suite": "a"}, "negative": {"suite": "b"}}),
+    (SELECT, {"by": "direction", "positive": {"suite": "a"}, "negative": {}, "fit": "pca"}),
     (SELECT, {"by": "contrast", "positive": {"suite": "a"}}),
     (SELECT, {"by": "contrast", "positive": {"suite": "a"}, "negative": {}}),
     (SELECT, {"by": "else", "positive": {"suite": "a"}, "negative": {"suite": "b"}}),
@@ -130,6 +137,35 @@ EXTRA: list[Change] = [
     (("rules",), []),
     (("filters",), [{"any": "thing"}]),
     (("correlations",), []),
+    ((*FILTER, "rules"), ["Capital"]),
+    ((*FILTER, "rules"), ["a.*", "b?"]),
+    ((*FILTER, "date"), "yesterday"),
+    ((*FILTER, "expires"), "2026-13-45"),
+    ((*FILTER, "exceptions", 0), {}),
+    ((*FILTER, "exceptions", 0), {"roles": ["bob"]}),
+    ((*FILTER, "exceptions", 0), {"roles": []}),
+    ((*FILTER, "exceptions", 0), {"condition": "max(a) > 0"}),
+    ((*FILTER, "exceptions", 0), {"text": "a" * 1001}),
+    ((*FILTER, "exceptions", 0), {"rule": "Not an id"}),
+    ((*COMBINED, 0, "type"), "population"),
+    ((*COMBINED, 0, "type"), "either"),
+    ((*COMBINED, 0, "of"), [{"rule": "a"}]),
+    ((*COMBINED, 0, "of"), [{"rule": "a"}] * 21),
+    ((*COMBINED, 0, "group_by"), "suite"),
+    ((*COMBINED, 0, "within"), "0 tokens"),
+    ((*COMBINED, 0, "within"), "1 token"),
+    ((*COMBINED, 0, "within"), "4 minutes"),
+    ((*COMBINED, 0, "at_least"), 2),
+    ((*COMBINED, 1, "group_by"), "tag:"),
+    ((*COMBINED, 1, "group_by"), "tag:a:b"),
+    ((*COMBINED, 1, "distinct"), "token"),
+    ((*COMBINED, 1, "at_least"), 0),
+    ((*COMBINED, 2, "group_by"), "conversation"),
+    ((*COMBINED, 2, "share"), 1),
+    ((*COMBINED, 2, "share"), 1.5),
+    ((*COMBINED, 2, "share"), DELETE),
+    ((*COMBINED, 2, "tests", "unit", 0), {"name": "a", "fires": True}),
+    ((*COMBINED, 2, "tests", "unit", 0, "series"), {"a": "t"}),
 ]
 
 
@@ -144,8 +180,8 @@ def test_the_schema_is_valid_draft_07_without_discriminators() -> None:
 
 
 def test_both_accept_the_valid_file_and_the_shipped_rules() -> None:
-    assert parser_accepts(good())
-    assert schema_accepts(good())
+    assert parser_accepts(whole())
+    assert schema_accepts(whole())
 
 
 def test_both_agree_on_every_mutation() -> None:
@@ -159,6 +195,7 @@ def test_both_agree_on_every_mutation() -> None:
     assert MUTANTS // 2 < refused < len(documents)
 
 
-@pytest.mark.parametrize("key", ["filters", "correlations"])
-def test_parts_that_wait_are_in_the_schema(key: str) -> None:
-    assert key in rule_schema()["properties"]
+@pytest.mark.parametrize("parts", [("rules",), ("filters",), ("correlations",), ()])
+def test_any_part_may_stand_alone_and_one_must(parts: tuple[str, ...]) -> None:
+    document = {k: v for k, v in whole().items() if k == "format" or k in parts}
+    assert schema_accepts(document) == parser_accepts(document) == bool(parts)

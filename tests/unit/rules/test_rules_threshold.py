@@ -59,6 +59,21 @@ THREE = frame((0.5, 0.0), (0.25, 1.0), (0.75, 0.0))
         ("count(not a >= calibrated) <= 1", 0.5),
         ("count(a >= calibrated or b >= 1) >= 1", math.inf),
         ("count(a >= calibrated) >= 4", None),
+        ("window 2 (mean(a) >= calibrated)", 0.5),
+        ("window 1 (max(a) >= calibrated and max(b) >= 1)", 0.25),
+        ("window 9 (mean(a) > calibrated)", 0.5 - 1 / SCALE),
+        ("window 2 (count(a >= calibrated) >= 2)", 0.25),
+        ("window 2 (max(a) >= calibrated) or max(b) >= 1", math.inf),
+        ("rolling_mean_max(a, 2) >= calibrated", 0.5),
+        ("topk_mean(a, 2) >= calibrated", 0.625),
+        ("quantile(a, 0.5) >= calibrated", 0.5),
+        ("last(a >= 0.5) >= calibrated", 2.0),
+        ("first(a >= 9) >= calibrated", math.inf),
+        ("last(a >= 9) >= calibrated", None),
+        ("first(a >= calibrated) <= 0", 0.5),
+        ("(a >= calibrated) then (a >= 0.7) within 1 tokens", 0.25),
+        ("(b >= 1) then (a >= calibrated) within 1 tokens", 0.75),
+        ("max(a) in [calibrated, 0.8]", 0.75),
     ],
 )
 def test_the_critical_threshold_is_the_largest_that_fires(condition, expected) -> None:
@@ -73,6 +88,11 @@ def test_it_agrees_with_trying_thresholds_one_by_one() -> None:
         "count(a >= calibrated) >= 2 or max(b) >= 0.9",
         "2 of (sum(a) > calibrated, max(b) > 0.5, mean(b) < 0.4)",
         "frac(a >= calibrated and b < 0.5) >= 0.5",
+        "window 3 (mean(a) >= calibrated and max(b) < 0.9)",
+        "window 2 (rolling_mean_max(a, 2) > calibrated) or sum(b) > 2",
+        "(a >= calibrated) then (b >= 0.4) within 2 tokens",
+        "rolling_mean_max(a, 3) > calibrated and topk_mean(b, 2) < 0.9",
+        "quantile(a, 0.75) >= calibrated",
     ]
     for number in range(200):
         condition = conditions[number % len(conditions)]
@@ -100,7 +120,16 @@ def test_it_agrees_with_trying_thresholds_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "condition", ["not max(a) >= calibrated", "max(a) <= calibrated", "all(a == calibrated)"]
+    "condition",
+    [
+        "not max(a) >= calibrated",
+        "max(a) <= calibrated",
+        "all(a == calibrated)",
+        "window 3 (mean(a) < calibrated)",
+        "not window 3 (mean(a) >= calibrated)",
+        "first(a >= calibrated) > 2",
+        "max(a) in [0, calibrated]",
+    ],
 )
 def test_a_rule_that_does_not_fall_with_the_threshold_is_refused(condition: str) -> None:
     with pytest.raises(InvalidInput, match="may turn true as 'calibrated' rises"):

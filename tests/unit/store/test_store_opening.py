@@ -14,6 +14,7 @@ import pytest
 from auditkit.core.errors import ExitCode, StoreError, StoreVersionError
 from auditkit.store import SCHEMA_VERSION, open_store
 from auditkit.store.migrations import MIGRATIONS
+from auditkit.store.schema import TABLES
 from tests.conftest import ROOT
 from tests.store_rows import made_batch, made_recording
 
@@ -64,6 +65,21 @@ def test_an_older_store_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with open_store(path) as store:
         version = store.query("SELECT value FROM meta WHERE key = 'schema_version'")
     assert version["value"].to_pylist() == [str(SCHEMA_VERSION)]
+
+
+def test_a_store_of_version_1_gains_filters_and_correlations(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    _set_version(path, "1")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE matches DROP COLUMN filtered_by")
+        connection.execute("DROP TABLE correlations")
+        connection.execute("INSERT INTO matches (rule, truth) VALUES ('old', 'true')")
+    with open_store(path) as store:
+        rows = store.query("SELECT rule, filtered_by FROM matches").to_pylist()
+        assert rows == [{"rule": "old", "filtered_by": None}]
+        assert store.read_correlations("L") == []
+        columns = store.query("SELECT * FROM correlations").column_names
+    assert ", ".join(columns) == ", ".join(c.split()[0] for c in TABLES["correlations"].split(", "))
 
 
 def test_a_migration_that_fails_changes_nothing(
