@@ -277,4 +277,4 @@ def schema() -> None:
     """
     from auditkit.pipeline.rule_checks import schema_text
 
-    print(schema_text())
+    print(schema_text(), end="")
