@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import duckdb
 
 from auditkit.core.locks import Pool, Unit
-from auditkit.rules import StreamEvaluator, ast, parse_condition
+from auditkit.rules import StreamEvaluator, parse_condition
+from auditkit.rules.language import ast
 from tests.unit.rules.rules_reference import reference_rows
 from tests.unit.rules.rules_worlds import make_bench, run_sql, run_stream
 

@@ -19,10 +19,10 @@ from auditkit.rules import (
     read_rules,
     render_condition,
 )
-from auditkit.rules.documents import RuleDocument
-from auditkit.rules.lint import lint_rule
-from auditkit.rules.patterns import PatternError
-from auditkit.rules.report import Reporter
+from auditkit.rules.checking.lint import lint_rule
+from auditkit.rules.checking.report import Reporter
+from auditkit.rules.documents.patterns import PatternError
+from auditkit.rules.documents.rule_documents import RuleDocument
 
 WORDS = [
     "a", "b", "s", "t", "other", "and", "or", "not", "of", "any", "all", "none", "them", "window",

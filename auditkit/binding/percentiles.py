@@ -11,7 +11,8 @@ from auditkit.binding.recorded import RecordedSuite, read_frames, signal_frames
 from auditkit.core.fixed_point import lift
 from auditkit.core.locks import LockedSignal
 from auditkit.core.prompts import Split
-from auditkit.rules import ContrastSelect, RuleDocument, ast, parse_condition, rule_scope
+from auditkit.rules import ContrastSelect, RuleDocument, parse_condition, rule_scope
+from auditkit.rules.language import ast
 from auditkit.store import Store
 
 

@@ -17,9 +17,9 @@ from auditkit.core.verdicts import Truth
 from auditkit.findings.explanation import ExplainedFrame, FrameToken
 from auditkit.pipeline.rule_finding import FindingExplanation
 from auditkit.report.visible import one_line
-from auditkit.rules.flip import Move
-from auditkit.rules.spelling import spell_number
-from auditkit.rules.verdict_tree import Comparison, FrameExplanation, VerdictNode
+from auditkit.rules.explaining.flip import Move
+from auditkit.rules.explaining.verdict_tree import Comparison, FrameExplanation, VerdictNode
+from auditkit.rules.lowered.spelling import spell_number
 
 # Okabe and Ito's colours: told apart with any kind of colour vision.
 _STYLES = {Truth.TRUE: "bold #d55e00", Truth.FALSE: "#009e73", Truth.UNKNOWN: "#e69f00"}

@@ -13,7 +13,7 @@ from auditkit.core.prompts import Role
 from auditkit.core.recordings import Recording
 from auditkit.findings.prompt_rows import read_active, read_tokens, read_twins
 from auditkit.rules import SignalPool, TokenSignals, split_frames
-from auditkit.rules.verdict_tree import FrameExplanation, explain_frame
+from auditkit.rules.explaining.verdict_tree import FrameExplanation, explain_frame
 from auditkit.store import Store
 
 

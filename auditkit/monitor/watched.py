@@ -18,8 +18,8 @@ from auditkit.core.locks import Lock, LockedRule
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import Plan, RuleWatcher, SignalPool, lower_rule, offline_parts, watched_online
-from auditkit.rules.plan import FrameKnown, Statistic, frame_cuts, frame_nodes
-from auditkit.rules.token_tests import judge_token
+from auditkit.rules.lowered.plan import FrameKnown, Statistic, frame_cuts, frame_nodes
+from auditkit.rules.streaming.token_tests import judge_token
 from auditkit.saes import DirectionReader, SparseAutoencoder, WatchedEncoder, check_fits
 
 

@@ -13,8 +13,8 @@ from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Reason, Truth
 from auditkit.monitor import Alert, TokenSeen
 from auditkit.rules import Plan, RuleWatcher, lower_rule
-from auditkit.rules.ast import Op
-from auditkit.rules.plan import Cut, frame_cuts, token_cuts
+from auditkit.rules.language.ast import Op
+from auditkit.rules.lowered.plan import Cut, frame_cuts, token_cuts
 
 Place = tuple[Role, int, int]
 """A token's role, message index and mask bits."""

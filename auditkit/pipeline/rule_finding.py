@@ -20,8 +20,8 @@ from auditkit.findings import evaluate_rule
 from auditkit.findings.explanation import ExplainedFrame, explain_recorded
 from auditkit.report.visible import escape_hidden
 from auditkit.rules import read_lock
-from auditkit.rules.flip import Move
-from auditkit.rules.verdict_tree import VerdictNode
+from auditkit.rules.explaining.flip import Move
+from auditkit.rules.explaining.verdict_tree import VerdictNode
 from auditkit.store import Store, open_store
 
 _PLACE = re.compile(r"(?P<prompt>.+):(?P<frame>\d+)")

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from auditkit.core.errors import InvalidInput
 from auditkit.core.prompts import Prompt, Role, Suite
 from auditkit.rules import parse_rules
-from auditkit.rules.fields import RuleId
-from auditkit.rules.scaffold import Contrast, Draft, Latents, render_rule
+from auditkit.rules.documents.fields import RuleId
+from auditkit.rules.documents.scaffold import Contrast, Draft, Latents, render_rule
 from auditkit.suites import load_lexicon, load_suite
 
 _WATCHED = (Role.USER, Role.ASSISTANT, Role.SYSTEM, Role.THINKING, Role.TOOL)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from auditkit.core.errors import ExitCode
 from auditkit.core.verdicts import Verdict
 from auditkit.rules import Outcome
-from auditkit.rules.atoms import Atom, RuleCoverage
+from auditkit.rules.trying.atoms import Atom, RuleCoverage
 
 Kind = Literal["unit", "should_match", "should_not_match"]
 

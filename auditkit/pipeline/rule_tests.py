@@ -30,8 +30,8 @@ from auditkit.rules import (
     run_correlation_tests,
     run_unit_tests,
 )
-from auditkit.rules.atoms import RuleCoverage, measure_coverage
-from auditkit.rules.documents import RuleTests
+from auditkit.rules.documents.rule_documents import RuleTests
+from auditkit.rules.trying.atoms import RuleCoverage, measure_coverage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from auditkit.rules.codes import CODES
-from auditkit.rules.condition import ConditionError, parse_condition
-from auditkit.rules.correlate import GroupVerdict, MemberFrame, asks_where, judge_group
-from auditkit.rules.correlation_documents import CorrelationDocument
-from auditkit.rules.correlation_tests import run_correlation_tests
-from auditkit.rules.documents import (
+from auditkit.rules.checking.codes import CODES
+from auditkit.rules.checking.file_cache import RuleFileCache
+from auditkit.rules.checking.lint_formats import FORMATS
+from auditkit.rules.checking.lint_frames import PromptRoles, RolesOf
+from auditkit.rules.checking.rule_files import (
+    RuleFile,
+    lint_blocking,
+    lint_rules,
+    load_rules,
+    parse_rules,
+    read_rule_paths,
+    read_rules,
+)
+from auditkit.rules.combining.correlate import GroupVerdict, MemberFrame, asks_where, judge_group
+from auditkit.rules.combining.excusing import (
+    MatchCase,
+    PromptFacts,
+    active_filters,
+    excusing_filter,
+)
+from auditkit.rules.documents.correlation_documents import CorrelationDocument
+from auditkit.rules.documents.filter_documents import FilterDocument
+from auditkit.rules.documents.label_import import read_labels
+from auditkit.rules.documents.label_tables import (
+    LabelTable,
+    load_label_table,
+    make_table,
+    pinned_table,
+    render_label_table,
+)
+from auditkit.rules.documents.lock import parse_lock, read_lock, render_lock, write_lock
+from auditkit.rules.documents.patterns import compile_pattern
+from auditkit.rules.documents.rule_documents import (
     ConfirmDocument,
     ContrastSelect,
     DirectionSelect,
@@ -20,46 +47,8 @@ from auditkit.rules.documents import (
     ScoreDocument,
     SignalDocument,
 )
-from auditkit.rules.excusing import (
-    MatchCase,
-    PromptFacts,
-    active_filters,
-    excusing_filter,
-)
-from auditkit.rules.explain import explain_rule
-from auditkit.rules.explain_combined import explain_correlation, explain_filter
-from auditkit.rules.file_cache import RuleFileCache
-from auditkit.rules.filter_documents import FilterDocument
-from auditkit.rules.frame_places import FramePlaces
-from auditkit.rules.frames import FrameAssembler, FrameOutcome, RuleWatcher, split_frames
-from auditkit.rules.label_import import read_labels
-from auditkit.rules.label_tables import (
-    LabelTable,
-    load_label_table,
-    make_table,
-    pinned_table,
-    render_label_table,
-)
-from auditkit.rules.lint_formats import FORMATS
-from auditkit.rules.lint_frames import PromptRoles, RolesOf
-from auditkit.rules.lock import parse_lock, read_lock, render_lock, write_lock
-from auditkit.rules.lowering import lower_rule
-from auditkit.rules.online import offline_parts, watched_online
-from auditkit.rules.patterns import compile_pattern
-from auditkit.rules.plan import Plan
-from auditkit.rules.pooling import SignalPool, pool_signal
-from auditkit.rules.render import render_condition
-from auditkit.rules.rule_files import (
-    RuleFile,
-    lint_blocking,
-    lint_rules,
-    load_rules,
-    parse_rules,
-    read_rule_paths,
-    read_rules,
-)
-from auditkit.rules.schema import render_schema, rule_schema
-from auditkit.rules.signals import (
+from auditkit.rules.documents.schema import render_schema, rule_schema
+from auditkit.rules.documents.signals import (
     Contrast,
     draft_rule,
     rule_digest,
@@ -67,12 +56,23 @@ from auditkit.rules.signals import (
     signal_examples,
     signal_unit,
 )
-from auditkit.rules.sql import CompiledSql, compile_layout, compile_sql, layout_of
-from auditkit.rules.stream import StreamEvaluator, StreamSnapshot, TokenSignals
-from auditkit.rules.threshold import critical_threshold, evaluate_pair
-from auditkit.rules.tuning import lock_correlation, lock_filter
-from auditkit.rules.twins import find_twins
-from auditkit.rules.unit_tests import (
+from auditkit.rules.documents.tuning import lock_correlation, lock_filter
+from auditkit.rules.explaining.explain import explain_rule
+from auditkit.rules.explaining.explain_combined import explain_correlation, explain_filter
+from auditkit.rules.explaining.threshold import critical_threshold, evaluate_pair
+from auditkit.rules.language.condition import ConditionError, parse_condition
+from auditkit.rules.language.render import render_condition
+from auditkit.rules.lowered.lowering import lower_rule
+from auditkit.rules.lowered.plan import Plan
+from auditkit.rules.lowered.pooling import SignalPool, pool_signal
+from auditkit.rules.lowered.twins import find_twins
+from auditkit.rules.sql.statement import CompiledSql, compile_layout, compile_sql, layout_of
+from auditkit.rules.streaming.frame_places import FramePlaces
+from auditkit.rules.streaming.frames import FrameAssembler, FrameOutcome, RuleWatcher, split_frames
+from auditkit.rules.streaming.online import offline_parts, watched_online
+from auditkit.rules.streaming.stream import StreamEvaluator, StreamSnapshot, TokenSignals
+from auditkit.rules.trying.correlation_tests import run_correlation_tests
+from auditkit.rules.trying.unit_tests import (
     Outcome,
     RunSql,
     SeriesTables,

@@ -25,7 +25,7 @@ from auditkit.rules import (
     compile_sql,
     lower_rule,
 )
-from auditkit.rules.plan import FAR
+from auditkit.rules.lowered.plan import FAR
 from tests.locked import make_rule, make_signal
 from tests.unit.rules.rules_reference import reference_rows
 from tests.unit.rules.rules_worlds import (

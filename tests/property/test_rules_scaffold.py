@@ -10,8 +10,8 @@ from auditkit.core.errors import InvalidInput
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.pipeline.series_sql import run_series_sql
 from auditkit.rules import Outcome, read_rules, run_unit_tests
-from auditkit.rules.atoms import measure_coverage
-from auditkit.rules.scaffold import Contrast, Draft, Latents, quoted, render_rule
+from auditkit.rules.documents.scaffold import Contrast, Draft, Latents, quoted, render_rule
+from auditkit.rules.trying.atoms import measure_coverage
 
 SPOKEN = [r for r in Role if r is not Role.TEXT]
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -16,7 +16,7 @@ from auditkit.core.verdicts import Match
 from auditkit.findings.explanation import ExplainedFrame, FrameToken
 from auditkit.pipeline.rule_finding import FindingExplanation
 from auditkit.rules import TokenSignals
-from auditkit.rules.verdict_tree import explain_frame
+from auditkit.rules.explaining.verdict_tree import explain_frame
 from tests.locked import latents_of, make_rule, make_signal
 from tests.store_rows import made_recording
 

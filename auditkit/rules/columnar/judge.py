@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from auditkit.core.fixed_point import SCALE
 from auditkit.core.verdicts import Reason
-from auditkit.rules.ast import Op
 from auditkit.rules.columnar.layout import ColumnLayout, Flags, Integers, Seen
-from auditkit.rules.plan import (
+from auditkit.rules.language.ast import Op
+from auditkit.rules.lowered.plan import (
     Cut,
     FrameAtLeast,
     FrameCut,

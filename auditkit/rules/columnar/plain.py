@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from auditkit.core.locks import Frame
-from auditkit.rules.plan import (
+from auditkit.rules.lowered.plan import (
     FrameCut,
     FrameWindow,
     Plan,

@@ -17,8 +17,9 @@ from auditkit.core.locks import Calibration, LockedRule, Unit
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.core.verdicts import Reason
-from auditkit.rules import ast, split_frames
 from auditkit.rules import parse_condition as parse_anew
+from auditkit.rules import split_frames
+from auditkit.rules.language import ast
 from tests.unit.rules.rules_worlds import World, token_values, twin_frames
 
 parse_condition = lru_cache(maxsize=64)(parse_anew)

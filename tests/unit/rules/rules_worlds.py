@@ -26,7 +26,7 @@ from auditkit.core.measured import Measured, NotMeasured
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import RuleWatcher, SignalPool, TokenSignals, compile_sql, split_frames
-from auditkit.rules.ast import (
+from auditkit.rules.language.ast import (
     Aggregate,
     And,
     Calibrated,
@@ -58,7 +58,7 @@ from auditkit.rules.ast import (
     Window,
     walk,
 )
-from auditkit.rules.render import render_condition
+from auditkit.rules.language.render import render_condition
 from tests.locked import make_rule, make_signal
 
 N_LATENTS = 8

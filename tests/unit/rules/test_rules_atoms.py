@@ -6,7 +6,7 @@ import pytest
 
 from auditkit.pipeline.series_sql import run_series_sql
 from auditkit.rules import CompiledSql, RuleDocument, SeriesTables, load_rules, read_rules
-from auditkit.rules.atoms import RuleCoverage, measure_coverage
+from auditkit.rules.trying.atoms import RuleCoverage, measure_coverage
 from auditkit.suites import library_root
 
 RULE = """\

@@ -8,7 +8,7 @@ import pytest
 
 from auditkit.core.prompts import Role
 from auditkit.rules import ConditionError, parse_condition, render_condition
-from auditkit.rules.ast import (
+from auditkit.rules.language.ast import (
     And,
     Calibrated,
     Compare,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from auditkit.rules import RuleFileCache, lint_rules, read_rules
-from auditkit.rules import file_cache as module
+from auditkit.rules.checking import file_cache as module
 from tests.fuzzed_rules import inputs
 
 RULE = """\

@@ -11,9 +11,9 @@ from auditkit.core.measured import NotMeasured
 from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Truth
 from auditkit.rules import TokenSignals, lower_rule
-from auditkit.rules.flip import Flip, FrameState, Move, find_flip
-from auditkit.rules.plan import FAR, FrameAtLeast, FrameCut, FrameNode, FrameNot
-from auditkit.rules.verdict_tree import explain_frame, frame_state
+from auditkit.rules.explaining.flip import Flip, FrameState, Move, find_flip
+from auditkit.rules.explaining.verdict_tree import explain_frame, frame_state
+from auditkit.rules.lowered.plan import FAR, FrameAtLeast, FrameCut, FrameNode, FrameNot
 from tests.locked import latents_of, make_rule, make_signal
 
 SIGNALS = tuple(make_signal(name, *latents_of([n])) for n, name in enumerate("abcd"))

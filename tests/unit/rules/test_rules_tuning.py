@@ -23,9 +23,9 @@ from auditkit.rules import (
     render_lock,
     run_correlation_tests,
 )
-from auditkit.rules.correlation_tests import VerdictSeriesError
-from auditkit.rules.patterns import PatternError, compile_pattern
-from auditkit.rules.unit_tests import Outcome
+from auditkit.rules.documents.patterns import PatternError, compile_pattern
+from auditkit.rules.trying.correlation_tests import VerdictSeriesError
+from auditkit.rules.trying.unit_tests import Outcome
 from tests.report_sample import sample_audit
 from tests.unit.rules.rule_texts import GOOD
 

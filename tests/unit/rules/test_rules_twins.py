@@ -26,8 +26,8 @@ from auditkit.rules import (
     pool_signal,
     split_frames,
 )
-from auditkit.rules.flip import Flip
-from auditkit.rules.verdict_tree import explain_frame
+from auditkit.rules.explaining.flip import Flip
+from auditkit.rules.explaining.verdict_tree import explain_frame
 from tests.locked import make_rule, make_signal
 from tests.report_sample import sample_audit
 from tests.unit.rules.rules_worlds import (

@@ -21,7 +21,7 @@ from auditkit.rules import (
     parse_rules,
     run_unit_tests,
 )
-from auditkit.rules.series import SeriesError, lay_out_series, parse_series
+from auditkit.rules.documents.series import SeriesError, lay_out_series, parse_series
 from tests.unit.rules.rule_texts import GOOD
 
 HEAD, _, TAIL = GOOD.partition("    tests:\n")

@@ -10,7 +10,7 @@ from auditkit.core.locks import LockedLatent, Scope
 from auditkit.core.prompts import Role
 from auditkit.core.tokens import TokenMask
 from auditkit.rules import StreamEvaluator, lower_rule, parse_condition
-from auditkit.rules.words import in_words
+from auditkit.rules.language.words import in_words
 from tests.locked import make_rule, make_signal
 from tests.unit.rules.rules_reference import reference_rows
 from tests.unit.rules.rules_worlds import Token, World, as_float32, load_worlds, run_sql, run_stream

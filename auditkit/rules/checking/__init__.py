@@ -1,0 +1,1 @@
+"""Reading rule files and finding what is wrong with them."""

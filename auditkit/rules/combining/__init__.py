@@ -1,0 +1,1 @@
+"""What is said of several rules' matches: correlations and filters."""

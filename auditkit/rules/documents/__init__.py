@@ -1,0 +1,1 @@
+"""What authors write and binding leaves: rule documents, labels, tests' series, locks."""

@@ -1,0 +1,1 @@
+"""Why a rule said what it said."""

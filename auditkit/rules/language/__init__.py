@@ -1,0 +1,1 @@
+"""The condition language: syntax tree, grammar, and conditions as text."""

@@ -1,0 +1,1 @@
+"""The lowered rule as one SQL statement."""

@@ -1,0 +1,1 @@
+"""The lowered rule judged token by token."""

@@ -1,0 +1,1 @@
+"""Rules tried on the series that their own tests give."""
