@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -265,6 +266,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         measured[str(size)] = {
             "prompt_columns": batch.ids.shape[1],
             "bare_ms_per_step": 1000 * float(np.median(bare)) / arguments.new_tokens,
+            "load": os.getloadavg()[0],
             "seconds": seconds,
             "ratios": {name: summarise(own) for name, own in ratios.items()},
         }

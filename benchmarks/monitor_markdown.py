@@ -34,7 +34,8 @@ def _table(
         f"## Batch {size}",
         "",
         f"Prompts of {measured['prompt_columns']} columns, padding included; a bare step takes "
-        f"{measured['bare_ms_per_step']:.1f} ms (median, prefill spread over the steps).",
+        f"{measured['bare_ms_per_step']:.1f} ms (median, prefill spread over the steps). Load "
+        f"average at the end {measured['load']:.1f}, of which this benchmark is 1.",
         "",
         "| | n | median cost [95%] | goal | 95th percentile [95%] | goal |",
         "| --- | --: | --- | --- | --- | --- |",
