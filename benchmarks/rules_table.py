@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from auditkit.core.errors import AuditkitError
 from auditkit.pipeline.report_files import read_report
-from auditkit.pipeline.rule_files import load_rule_documents
+from auditkit.pipeline.rule_files.files import load_rule_documents
 from auditkit.rules import read_lock
 from benchmarks.rules_facts import table_facts
 from benchmarks.rules_markdown import to_markdown

@@ -6,22 +6,23 @@ from types import TracebackType
 
 
 class Bars:
-    """A `core.progress.Progress` drawn with rich; plain lines where the output is no terminal."""
+    """A `core.progress.LiveProgress` drawn with rich; plain lines where there is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
+        from auditkit.cli.live_bars import LiveBars
+
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
-        self._progress = Progress(
+        self._progress = LiveBars(
             SpinnerColumn(),
             TextColumn("{task.description:<46}", markup=False),
             BarColumn(),
@@ -60,10 +61,15 @@ class Bars:
         if self._task is not None:
             self._progress.advance(self._task, steps)  # pyright: ignore[reportArgumentType]
 
+    def show(self, figures: str) -> None:
+        """A line of figures under the bars; nothing where the output is no terminal."""
+        self._progress.figures = figures
+
     def note(self, text: str) -> None:
         self._console.print(f"  {text}", markup=False)
 
     def _finish(self) -> None:
+        self._progress.figures = ""
         if self._task is not None:
             self._progress.update(self._task, completed=self._total)  # pyright: ignore[reportArgumentType]
             self._task = None

@@ -21,7 +21,9 @@ FailOn = Annotated[
 Model = Annotated[
     str, typer.Option("--model", help="Hub id, folder, FILE.gguf, or package:NAME/FILE.")
 ]
-Sae = Annotated[str, typer.Option("--sae", help="A SAELens folder, or release:RELEASE/SAE_ID.")]
+Sae = Annotated[
+    str, typer.Option("--sae", help="An SAE folder (docs/sae-files.md), or release:RELEASE/SAE_ID.")
+]
 Store = Annotated[Path, typer.Option("--store", help="The DuckDB file of recordings.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 RulePaths = Annotated[

@@ -34,7 +34,7 @@ def lint(
 
       auditkit rules lint my-rules/ --strict --format github
     """
-    from auditkit.pipeline.rule_checks import lint_paths
+    from auditkit.pipeline.rule_files.checks import lint_paths
 
     outcome = lint_paths(paths or [], format=format, strict=strict, online=online, cached=cache)
     print(outcome.text)
@@ -77,7 +77,7 @@ def run_tests(
       auditkit rules test --prompts examples/smollm2/audit.yaml
     """
     from auditkit.cli.console import Bars
-    from auditkit.pipeline.rule_tests import WhatToTest, run_rule_tests
+    from auditkit.pipeline.rule_files.tests import WhatToTest, run_rule_tests
 
     wish = WhatToTest(
         paths=tuple(paths or ()),
@@ -140,7 +140,7 @@ def explain(
         _explain_rule(rule, paths or [], lock, unused=(store, suite), json=json)
         return
     from auditkit.core.errors import InvalidInput
-    from auditkit.pipeline.rule_finding import explain_finding
+    from auditkit.pipeline.rule_files.finding import explain_finding
 
     if store is None:
         raise InvalidInput("--finding needs the store it is in", help="--store audit.duckdb")
@@ -157,7 +157,7 @@ def _explain_rule(
     rule: str, paths: list[str], lock: Path | None, *, unused: tuple[object, ...], json: bool
 ) -> None:
     from auditkit.core.errors import InvalidInput
-    from auditkit.pipeline.rule_checks import explain_rule
+    from auditkit.pipeline.rule_files.checks import explain_rule
 
     if json or any(given is not None for given in unused):
         raise InvalidInput("--json, --store and --suite belong to --finding, which is not given")
@@ -202,7 +202,7 @@ def new_rule(
 
       auditkit rules new --id test.peak --latent 812 --sae examples/smollm2/sae
     """
-    from auditkit.pipeline.rule_new import Wish, write_new_rule
+    from auditkit.pipeline.rule_files.new import Wish, write_new_rule
 
     wish = Wish(
         id=id,
@@ -302,7 +302,7 @@ def list_rules(
 
       auditkit rules list --lock reports/smollm2/rules.lock.json --json
     """
-    from auditkit.pipeline.rule_list import list_paths
+    from auditkit.pipeline.rule_files.listing import list_paths
 
     print(list_paths(paths or [], lock, json=json, report=report))
 
@@ -315,6 +315,6 @@ def schema() -> None:
 
       auditkit rules schema > rules.v1.json
     """
-    from auditkit.pipeline.rule_checks import schema_text
+    from auditkit.pipeline.rule_files.checks import schema_text
 
     print(schema_text(), end="")

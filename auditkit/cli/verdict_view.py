@@ -15,7 +15,7 @@ from rich.tree import Tree
 from auditkit.core.measured import NotMeasured
 from auditkit.core.verdicts import Truth
 from auditkit.findings.explanation import ExplainedFrame, FrameToken
-from auditkit.pipeline.rule_finding import FindingExplanation
+from auditkit.pipeline.rule_files.finding import FindingExplanation
 from auditkit.report.visible import one_line
 from auditkit.rules.explaining.flip import Move
 from auditkit.rules.explaining.verdict_tree import Comparison, FrameExplanation, VerdictNode

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from auditkit.config.sweep_document import SweepDocument
+from auditkit.config.trainer_document import TrainerDocument
 from auditkit.core.documents import Document
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -94,10 +96,9 @@ class TextSourceDocument(Document):
     characters: Annotated[int, Field(ge=1000)] | None = None
 
 
-class HarvestDocument(Document):
-    """Which activations to train on."""
+class HarvestTextDocument(Document):
+    """Which text activations are harvested from, and into which folder."""
 
-    hook_point: str
     sources: Annotated[tuple[TextSourceDocument, ...], Field(min_length=1)]
     context: Annotated[int, Field(ge=16, le=8192)] = 256
     max_tokens: Annotated[int, Field(ge=1000)] | None = None
@@ -105,23 +106,18 @@ class HarvestDocument(Document):
     folder: str
 
 
-class TrainerDocument(Document):
-    """The TopK trainer's settings; `frozen_decoder` leaves the decoder as it was drawn, `held_out`
-    rows of the activations are kept to follow the training on."""
+class HarvestDocument(HarvestTextDocument):
+    """Which activations to train on."""
 
-    architecture: Literal["topk"] = "topk"
-    d_sae: Annotated[int, Field(ge=8)]
-    k: Annotated[int, Field(ge=1)]
-    k_aux: Annotated[int, Field(ge=0)] = 256
-    aux_coefficient: Annotated[float, Field(ge=0)] = 1 / 32
-    batch_size: Annotated[int, Field(ge=16)] = 2048
-    steps: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    decay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
-    dead_after_tokens: Annotated[int, Field(ge=1)] = 200_000
-    held_out: Annotated[int, Field(ge=1)] = 16_384
-    frozen_decoder: bool = False
+    hook_point: str
+
+
+class BufferDocument(Document):
+    """Where training rows wait for their batch: `auto` keeps them in memory where they fit both
+    `memory_gb` and half of what is free, else on disk. It changes no number."""
+
+    place: Literal["auto", "memory", "disk"] = "auto"
+    memory_gb: Annotated[float, Field(ge=0)] = 8.0
 
 
 class RandomModelDocument(Document):
@@ -148,8 +144,8 @@ class ComparisonsDocument(Document):
 
 
 class TrainDocument(Document):
-    """`train.yaml`: which activations to harvest, which SAE to train on them, and what to hold it
-    against."""
+    """`train.yaml`: which activations to harvest, which SAE to train on them, what to hold it
+    against, and which others to sweep over."""
 
     format: Literal["auditkit-train/1"]
     name: Name
@@ -157,5 +153,7 @@ class TrainDocument(Document):
     harvest: HarvestDocument
     trainer: TrainerDocument
     comparisons: ComparisonsDocument | None = None
+    sweep: SweepDocument | None = None
+    buffer: BufferDocument = BufferDocument()
     output: str
     seed: Annotated[int, Field(ge=0)] = 0

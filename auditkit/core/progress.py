@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -18,6 +18,15 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Say something that the user should read."""
+        ...
+
+
+@runtime_checkable
+class LiveProgress(Progress, Protocol):
+    """A place that can also show figures which change all the time."""
+
+    def show(self, figures: str) -> None:
+        """Show the task's latest figures, a line, in place of those before."""
         ...
 
 

@@ -22,7 +22,7 @@ from auditkit.pipeline.causes import run_causal_tests
 from auditkit.pipeline.fidelity import measure_on_suites
 from auditkit.pipeline.report_files import make_folder, write_report
 from auditkit.pipeline.robustness import VariantWish
-from auditkit.pipeline.rule_files import RuleSet, load_rule_set
+from auditkit.pipeline.rule_files.files import RuleSet, load_rule_set
 from auditkit.pipeline.summaries import card_measures, list_limits, summarise_suite
 from auditkit.pipeline.variant_bench import ModelBench
 from auditkit.pipeline.workbench import Workbench

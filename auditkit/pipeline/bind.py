@@ -25,7 +25,7 @@ from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Provenance, Recording, RecordingPlan
 from auditkit.core.tokens import TokenMask
 from auditkit.pipeline.robustness import VariantBench, VariantWish, measure_robustness
-from auditkit.pipeline.rule_files import RuleSet, load_rule_set
+from auditkit.pipeline.rule_files.files import RuleSet, load_rule_set
 from auditkit.report import joint_sentence, robustness_sentence, strata_in_short
 from auditkit.rules import (
     LabelSelect,

@@ -14,7 +14,7 @@ from auditkit.core.measured import NotMeasured
 from auditkit.core.progress import Progress
 from auditkit.pipeline.train import harvest, plan_training, train
 from auditkit.saes import SparseAutoencoder, load_sae
-from auditkit.training import ActivationStore, TrainPlan
+from auditkit.training import ActivationStore, TrainPlan, is_plan_of_card
 
 
 class Kind(StrEnum):
@@ -110,12 +110,9 @@ def load_comparison(comparison: Comparison) -> SparseAutoencoder | NotMeasured:
 
 
 def is_trained_by(sae: SparseAutoencoder, plan: TrainPlan) -> bool:
-    """Whether the SAE's card names this very plan; a field it does not know had its default."""
+    """Whether the SAE's card names this very plan."""
     stored: Any = training_of(sae).get("plan")
-    return stored is not None and all(
-        stored.get(field.name, field.default) == getattr(plan, field.name)
-        for field in dataclasses.fields(plan)
-    )
+    return stored is not None and is_plan_of_card(plan, stored)
 
 
 def training_of(sae: SparseAutoencoder) -> dict[str, Any]:

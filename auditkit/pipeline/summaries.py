@@ -9,7 +9,7 @@ from typing import Any
 from auditkit.core.audits import NamedMeasure, SuiteSummary
 from auditkit.core.findings import Finding
 from auditkit.core.locks import Lock
-from auditkit.core.measured import Measure, Measured, NotMeasured
+from auditkit.core.measured import Interval, Measure, Measured, NotMeasured
 from auditkit.core.prompts import Suite
 from auditkit.core.recordings import Recording
 from auditkit.core.tokens import TokenMask
@@ -76,7 +76,10 @@ def card_measures(metadata: Any) -> tuple[NamedMeasure, ...]:
 def _measure(row: Any) -> Measure:
     if "value" not in row:
         return NotMeasured(str(row.get("reason", "not stated")))
-    return Measured(value=float(row["value"]), n=int(row["n"]))
+    interval = None
+    if "low" in row:
+        interval = Interval(low=float(row["low"]), high=float(row["high"]))
+    return Measured(value=float(row["value"]), n=int(row["n"]), interval=interval)
 
 
 def list_limits(

@@ -2,31 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from auditkit.config import Located, RandomModelDocument, TrainDocument, load_train
+from auditkit.config import Located, RandomModelDocument, TrainDocument, load_saes
 from auditkit.core.hook_point import HookPoint
-from auditkit.core.progress import Progress
+from auditkit.core.progress import Progress, Silent
 from auditkit.core.prompts import Prompt
 from auditkit.models import load_model
+from auditkit.pipeline.live_measures import harvest_reporter, train_reporter
+from auditkit.pipeline.objective_settings import plan_objective
 from auditkit.pipeline.text_mix import TextSource, draw_pieces
 from auditkit.saes import SparseAutoencoder, write_sae
 from auditkit.training import (
+    ALONE,
     ActivationStore,
-    HarvestEvent,
-    TrainEvent,
+    BufferPlan,
+    Mesh,
     TrainPlan,
     harvest_activations,
+    join_processes,
     train_sae,
     with_random_weights,
 )
 
 
-def train_from(file: Path, *, progress: Progress) -> str:
-    """Harvest and train as `file` says; returns a line on what was made and where."""
-    located = load_train(file)
+def train_from(file: Path, *, latent_shards: int = 1, progress: Progress) -> str:
+    """Harvest and train as `file` says; returns lines on what was made and where.
+
+    Where it names several SAEs, all their hook points that are missing are harvested in one pass
+    over the model, and then the SAEs are trained one after the other.
+
+    Started by torchrun, rank 0 harvests and writes while all train, with the latents sharded over
+    `latent_shards` of the processes and the tokens over the rest; other ranks return nothing.
+    """
+    saes = load_saes(file)
+    for one in saes:
+        plan_objective(one.document)  # before hours of harvest
+    with join_processes(latent_shards=latent_shards) as mesh:
+        told = progress if mesh.rank == 0 else Silent()
+        stores = _harvest_once(saes, mesh, told)
+        lines = [
+            _train_one(
+                located,
+                stores[_hook_point(located)],
+                told,
+                file=_named(file, located, saes),
+                mesh=mesh,
+            )
+            for located in saes
+        ]
+    return "\n".join(lines) if mesh.rank == 0 else ""
+
+
+def _harvest_once(
+    saes: Sequence[Located[TrainDocument]], mesh: Mesh, progress: Progress
+) -> dict[HookPoint, ActivationStore]:
+    """What rank 0 harvests, opened on every rank."""
+    stores = harvest_together(saes, progress) if mesh.rank == 0 else None
+    mesh.wait_for_all()
+    return stores or {
+        _hook_point(one): ActivationStore(one.resolve(one.document.harvest.folder)) for one in saes
+    }
+
+
+def _named(
+    file: Path, located: Located[TrainDocument], saes: Sequence[Located[TrainDocument]]
+) -> str:
+    """How another command is told which SAE of the file is meant."""
+    return str(file) if len(saes) == 1 else f"{file}#{located.document.name}"
+
+
+def _train_one(
+    located: Located[TrainDocument],
+    activations: ActivationStore,
+    progress: Progress,
+    *,
+    file: str,
+    mesh: Mesh,
+) -> str:
     document = located.document
-    activations = harvest(located, progress)
     output = located.resolve(document.output)
     sae = train(
         plan_training(document, d_in=activations.d_in),
@@ -35,6 +90,8 @@ def train_from(file: Path, *, progress: Progress) -> str:
         name=document.name,
         checkpoint=located.resolve(document.harvest.folder).parent / f"{document.name}.checkpoint",
         output=output,
+        buffer=plan_buffer(document),
+        mesh=mesh,
     )
     return (
         f"{document.name}: {sae.config.d_sae:,} latents at {sae.hook_point}, trained on "
@@ -69,9 +126,34 @@ def harvest(
 
     With `random_model`, those of the model with its weights drawn anew, in `folder`.
     """
+    hook_point = _hook_point(located)
+    place = folder or located.resolve(located.document.harvest.folder)
+    return _harvest(located, {hook_point: place}, progress, random_model)[hook_point]
+
+
+def harvest_together(
+    saes: Sequence[Located[TrainDocument]], progress: Progress
+) -> dict[HookPoint, ActivationStore]:
+    """Activations at the hook points of all SAEs of one file, in one pass over the model.
+
+    Their rows are aligned: row i is the same token at every hook point.
+    """
+    folders = {_hook_point(one): one.resolve(one.document.harvest.folder) for one in saes}
+    return _harvest(saes[0], folders, progress, None)
+
+
+def _hook_point(located: Located[TrainDocument]) -> HookPoint:
+    return HookPoint.parse(located.document.harvest.hook_point)
+
+
+def _harvest(
+    located: Located[TrainDocument],
+    folders: Mapping[HookPoint, Path],
+    progress: Progress,
+    random_model: RandomModelDocument | None,
+) -> dict[HookPoint, ActivationStore]:
     document = located.document
     plan = document.harvest
-    hook_point = HookPoint.parse(plan.hook_point)
     documents = draw_documents(located, held_out=False)
     progress.note(f"loading {document.model.source}")
     model = load_model(
@@ -83,23 +165,19 @@ def harvest(
     if random_model is not None:
         model = with_random_weights(model, seed=random_model.weights_seed)
         max_tokens = random_model.max_tokens or max_tokens
-    progress.begin(f"harvest {hook_point.name} of {model.identity.name}", len(documents))
-    before = 0
-
-    def report(event: HarvestEvent) -> None:
-        nonlocal before
-        progress.advance(event.documents - before)
-        before = event.documents
-
-    stores = harvest_activations(
+    names = [hook_point.name for hook_point in folders]
+    if len(names) > 1:
+        progress.note(f"one pass over the model for {', '.join(names)}")
+    what = names[0] if len(names) == 1 else f"{len(names)} hook points"
+    progress.begin(f"harvest {what} of {model.identity.name}", len(documents))
+    return harvest_activations(
         model,
         documents,
-        {hook_point: folder or located.resolve(plan.folder)},
+        folders,
         max_tokens=max_tokens,
         context=plan.context,
-        progress=report,
+        progress=harvest_reporter(progress),
     )
-    return stores[hook_point]
 
 
 def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
@@ -108,19 +186,24 @@ def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
     return TrainPlan(
         d_in=d_in,
         d_sae=settings.d_sae,
-        k=settings.k,
+        objective=plan_objective(document),
         steps=settings.steps,
         batch_size=settings.batch_size,
         lr=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         decay_fraction=settings.decay_fraction,
-        k_aux=settings.k_aux,
-        aux_coefficient=settings.aux_coefficient,
+        sparsity_warmup=settings.sparsity_warmup,
         dead_after_tokens=settings.dead_after_tokens,
         held_out=settings.held_out,
         seed=document.seed,
         frozen_decoder=settings.frozen_decoder,
     )
+
+
+def plan_buffer(document: TrainDocument) -> BufferPlan:
+    """Where the document wants its training rows kept."""
+    asked = document.buffer
+    return BufferPlan(place=asked.place, memory_bytes=round(asked.memory_gb * 1e9))
 
 
 def train(
@@ -131,20 +214,19 @@ def train(
     name: str,
     checkpoint: Path,
     output: Path,
+    buffer: BufferPlan | None = None,
+    mesh: Mesh = ALONE,
 ) -> SparseAutoencoder:
-    """Train on harvested activations and write the SAE's folder; resumes from its checkpoint."""
+    """Train on harvested activations and write the SAE's folder (rank 0 does); resumes from its
+    checkpoint."""
     progress.begin(f"train {name}", plan.steps)
-    before = 0
-
-    def report(event: TrainEvent) -> None:
-        nonlocal before
-        progress.advance(event.step - before)
-        before = event.step
-        if event.held_out_explained_variance is not None:
-            progress.note(
-                f"step {event.step}: explained variance {event.held_out_explained_variance:.4f} "
-                f"on held-out rows, {event.dead} dead, {event.tokens_per_second:,.0f} tokens/s"
-            )
-
-    sae = train_sae(plan, activations, name=name, checkpoint_dir=checkpoint, progress=report)
-    return write_sae(sae, output)
+    sae = train_sae(
+        plan,
+        activations,
+        name=name,
+        checkpoint_dir=checkpoint,
+        progress=train_reporter(progress, d_sae=plan.d_sae),
+        buffer=buffer,
+        mesh=mesh,
+    )
+    return write_sae(sae, output) if mesh.rank == 0 else sae

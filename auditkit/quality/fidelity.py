@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from auditkit.core.measured import Measure, NotMeasured
+from auditkit.quality.distributions import DistributionTotals, TokenDistributions
+from auditkit.quality.floors import Dictionary
+from auditkit.quality.intervals import Floats, ratio, with_interval
+from auditkit.quality.lookups.token_sums import Column, TokenSums
 from auditkit.quality.reconstruction import ReconstructionTotals
 from auditkit.quality.sparsity import DensityHistogram, SparsityTotals
-from auditkit.saes import SparseAutoencoder
 
 HIGH_NORM_FACTOR = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """Measures over one set of tokens; shares and densities are fractions, L0 is a count."""
+    """Measures over one set of tokens; shares and densities are fractions, L0 is a count.
+
+    `norm_ratio`, `relative_error` and `cosine` are means over tokens of ‖x̂‖/‖x‖, ‖x−x̂‖/‖x‖ and
+    cos(x, x̂).
+    """
 
     explained_variance: Measure
     explained_variance_uncentred: Measure
     relative_bias: Measure
+    norm_ratio: Measure
+    relative_error: Measure
+    cosine: Measure
     l0: Measure
     dead_rate: Measure
     share_above_1_percent: Measure
     share_above_10_percent: Measure
     densities: DensityHistogram | NotMeasured
+    distributions: TokenDistributions | NotMeasured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,56 +55,98 @@ class FidelityReport:
 
 @dataclass(slots=True)
 class _Totals:
-    reconstruction: ReconstructionTotals
-    sparsity: SparsityTotals
+    """Everything summed over tokens; per piece of text as well, where pieces are known."""
 
-    def add(self, sae: SparseAutoencoder, x: Tensor) -> None:
-        latents = sae.encode(x)
-        self.reconstruction.add(x, sae.decode(latents, x))
+    sparsity: SparsityTotals
+    reconstruction: ReconstructionTotals = field(default_factory=ReconstructionTotals)
+    tokens: TokenSums = field(default_factory=TokenSums)
+    spread: DistributionTotals = field(default_factory=DistributionTotals)
+
+    def add(self, dictionary: Dictionary, x: Tensor, pieces: Tensor | None) -> None:
+        latents = dictionary.encode(x)
+        x_hat = dictionary.decode(latents, x)
+        if not self.sparsity.d_sae:
+            self.sparsity = SparsityTotals(latents.d_sae)
+        self.reconstruction.add(x, x_hat)
         self.sparsity.add(latents)
+        self.spread.add(self.tokens.add(x, x_hat, latents.counts(), pieces))
 
     def fidelity(self) -> Fidelity:
-        r, s = self.reconstruction, self.sparsity
+        r, s, t = self.reconstruction, self.sparsity, self.tokens
+        sums = t.by_piece(r.mean)
+
+        def spanned(measure: Measure, above: Column, below: Column) -> Measure:
+            return with_interval(measure, sums, ratio(above, below))
+
+        def explained(measure: Measure, below: Column) -> Measure:
+            def statistic(totals: Floats) -> Floats:
+                return np.asarray(1 - totals[:, Column.ERROR] / totals[:, below])
+
+            return with_interval(measure, sums, statistic)
+
         return Fidelity(
-            explained_variance=r.explained_variance(),
-            explained_variance_uncentred=r.explained_variance_uncentred(),
-            relative_bias=r.relative_bias(),
-            l0=s.l0(),
+            explained_variance=explained(r.explained_variance(), Column.DEVIATION),
+            explained_variance_uncentred=explained(r.explained_variance_uncentred(), Column.NORM),
+            relative_bias=spanned(r.relative_bias(), Column.NORM_HAT, Column.INNER),
+            norm_ratio=spanned(t.mean(Column.NORM_RATIO), Column.NORM_RATIO, Column.NON_ZERO),
+            relative_error=spanned(
+                t.mean(Column.RELATIVE_ERROR), Column.RELATIVE_ERROR, Column.NON_ZERO
+            ),
+            cosine=spanned(t.mean(Column.COSINE), Column.COSINE, Column.NON_ZERO),
+            l0=spanned(s.l0(), Column.FIRES, Column.TOKENS),
             dead_rate=s.dead_rate(),
             share_above_1_percent=s.share_above(0.01),
             share_above_10_percent=s.share_above(0.1),
             densities=s.histogram(),
+            distributions=self.spread.distributions(),
         )
 
 
 def measure_fidelity(
-    sae: SparseAutoencoder,
+    dictionary: Dictionary,
     batches: Iterable[Float[Tensor, "_ d_in"]],
     *,
+    pieces: Iterable[Int64[Tensor, " _"]] | None = None,
     reference_norm: float | None = None,
     high_norm_factor: float = HIGH_NORM_FACTOR,
 ) -> FidelityReport:
-    """Measure `sae` on activations in the model's own units, BOS and padding already left out.
+    """Measure an SAE or a floor on activations in the model's own units, BOS and padding left out.
 
     Tokens of norm above `high_norm_factor` × `reference_norm` (the median norm of reference text)
     are counted in `every_token` and left out of `without_high_norm`; without a reference norm the
-    latter is NotMeasured. Raises NonFiniteActivations where an x is NaN or infinite.
+    latter is NotMeasured. `pieces` number, batch by batch, the piece of text of each token: with
+    them measures have intervals. Raises NonFiniteActivations where an x is NaN or infinite.
     """
     limit = None if reference_norm is None else high_norm_factor * reference_norm
-    every, kept = (
-        _Totals(ReconstructionTotals(), SparsityTotals(sae.config.d_sae)) for _ in range(2)
-    )
+    every, kept = (_Totals(SparsityTotals(0)) for _ in range(2))
+    numbers = None if pieces is None else iter(pieces)
     high = 0
     for x in batches:
-        every.add(sae, x)
+        own = None if numbers is None else next(numbers)
+        every.add(dictionary, x, own)
         if limit is not None:
             below = x.norm(dim=1) <= limit
-            high += int((~below).sum())
-            kept.add(sae, x[below])
-    without = NotMeasured("no reference norm was given, so no token counts as high-norm")
-    return FidelityReport(
-        every_token=every.fidelity(),
-        without_high_norm=without if limit is None else kept.fidelity(),
-        norm_limit=limit,
-        high_norm_tokens=high,
+            above = int((~below).sum())
+            high += above
+            kept.add(dictionary, x[below], None if own is None else own[below])
+    found = every.fidelity()
+    without: Fidelity | NotMeasured = NotMeasured(
+        "no reference norm was given, so no token counts as high-norm"
     )
+    if limit is not None:
+        without = kept.fidelity() if high else found
+    return FidelityReport(
+        every_token=found, without_high_norm=without, norm_limit=limit, high_norm_tokens=high
+    )
+
+
+def densities_of(
+    dictionary: Dictionary, batches: Iterable[Float[Tensor, "_ d_in"]]
+) -> Float[Tensor, " d_sae"]:
+    """P(f ≠ 0) per latent, float64."""
+    totals: SparsityTotals | None = None
+    for x in batches:
+        latents = dictionary.encode(x)
+        totals = totals or SparsityTotals(latents.d_sae)
+        totals.add(latents)
+    return torch.zeros(0, dtype=torch.float64) if totals is None else totals.densities

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +10,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from auditkit.core.measured import Measure, Measured, NotMeasured
-
-_ROWS = 1024
+from auditkit.quality.theory import (
+    CANDES_LIMIT,
+    cosine_blocks,
+    uniform_interference,
+    welch_bound,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,30 +59,26 @@ def measure_interference(
         return _unmeasured(NotMeasured("fewer than two directions of non-zero norm"), zero)
     p = None if densities is None else densities[live].to(torch.float64)
     total, largest, interference = 0.0, 0.0, 0.0
-    for start in range(0, m, _ROWS):
-        cosines = directions[start : start + _ROWS] @ directions.T
-        rows = torch.arange(len(cosines))
-        cosines[rows, start + rows] = 0.0
+    for cosines in cosine_blocks(directions):
         total += float(cosines.abs().sum(dtype=torch.float64))
         largest = max(largest, float(cosines.abs().max()))
         if p is not None:
             interference += float(cosines.square().to(torch.float64).sum(0) @ p)
     coherence = min(1.0, largest)
     pairs = m * (m - 1) // 2
-    welch = math.sqrt((m - d) / (d * (m - 1))) if m > d else 0.0
     no_densities = NotMeasured("no densities were given")
     return Interference(
         mean_abs_cosine=Measured(value=total / (2 * pairs), n=pairs),
         mutual_coherence=Measured(value=coherence, n=pairs),
-        welch_bound=Measured(value=welch, n=m),
+        welch_bound=Measured(value=welch_bound(m, d), n=m),
         interference=no_densities if p is None else Measured(value=interference / m, n=m),
         uniform_interference=no_densities
         if p is None
-        else Measured(value=float(p.mean()) * (m - 1) / d, n=m),
+        else Measured(value=uniform_interference(m, d, float(p.mean())), n=m),
         gershgorin_2k=NotMeasured("no k was given")
         if k is None
         else Measured(value=(2 * k - 1) * coherence, n=pairs),
-        recovery_limit=math.sqrt(2) - 1,
+        recovery_limit=CANDES_LIMIT,
         zero_directions=zero,
     )
 
@@ -92,6 +91,6 @@ def _unmeasured(reason: NotMeasured, zero: int) -> Interference:
         interference=reason,
         uniform_interference=reason,
         gershgorin_2k=reason,
-        recovery_limit=math.sqrt(2) - 1,
+        recovery_limit=CANDES_LIMIT,
         zero_directions=zero,
     )

@@ -86,3 +86,23 @@ def fold_whitening(sae: SparseAutoencoder, whitening: Whitening) -> SparseAutoen
             tensors["b_mag"] = tensors["b_mag"] - shift * tensors["r_mag"].exp()
     config = replace(sae.config, normalize_activations=Normalisation.NONE)
     return SparseAutoencoder(config, tensors, notes=sae.notes)
+
+
+def fold_pre_bias(sae: SparseAutoencoder, *, applied: bool) -> SparseAutoencoder:
+    """The same latents with b_dec subtracted from the input (`applied`) or not.
+
+    The encoder's biases take over what b_dec did, (x − b_dec) W_enc = x W_enc − b_dec W_enc;
+    computed in float64.
+    """
+    if sae.config.apply_b_dec_to_input == applied:
+        return sae
+    sign = 1.0 if applied else -1.0
+    shift = sign * (sae.b_dec.double() @ sae.W_enc.double())
+    tensors: dict[str, Tensor] = dict(sae.tensors)
+    for name in ("b_enc", "b_gate"):
+        if name in tensors:
+            tensors[name] = tensors[name].double() + shift
+    if "b_mag" in tensors:
+        tensors["b_mag"] = tensors["b_mag"].double() + shift * tensors["r_mag"].double().exp()
+    config = replace(sae.config, apply_b_dec_to_input=applied)
+    return SparseAutoencoder(config, tensors, notes=sae.notes)

@@ -17,7 +17,7 @@ class AuxGradients:
 
     latents: Int[Tensor, " dead"]
     W_enc_rows: Float[Tensor, "dead d_in"]
-    W_dec: Float[Tensor, "dead d_in"]
+    W_dec: Float[Tensor, "dead d_out"]
     b_enc: Float[Tensor, " dead"]
     loss: float
 
@@ -26,7 +26,7 @@ def auxk_gradients(
     parameters: SaeParameters,
     pre_acts: Float[Tensor, "batch d_sae"],
     centred: Float[Tensor, "batch d_in"],
-    error: Float[Tensor, "batch d_in"],
+    error: Float[Tensor, "batch d_out"],
     latents: Int[Tensor, " dead"],
     *,
     k_aux: int,

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from auditkit.core.errors import InvalidInput, MismatchError
 from auditkit.training.parameters import SaeParameters, TrainState
 
-_FORMAT = "auditkit-checkpoint/1"
+_FORMAT = "auditkit-checkpoint/2"
 _NAME = "checkpoint.safetensors"
 _GROUPS = ("parameters", "first_moments", "second_moments")
+_BUFFERS = "buffers"
 
 
 def write_checkpoint(folder: Path, state: TrainState, *, key: str) -> None:
@@ -24,12 +26,14 @@ def write_checkpoint(folder: Path, state: TrainState, *, key: str) -> None:
         for group in _GROUPS
         for name, tensor in getattr(state, group).named().items()
     }
+    tensors |= {f"{_BUFFERS}.{name}": tensor for name, tensor in state.buffers.items()}
     tensors["silent_tokens"] = state.silent_tokens
     metadata = {
         "format": _FORMAT,
         "key": key,
         "step": str(state.step),
         "scale": state.scale.hex(),
+        "target_scale": "" if state.target_scale is None else state.target_scale.hex(),
     }
     partial = folder / f"{_NAME}.partial"
     save_file(tensors, partial, metadata=metadata)
@@ -64,19 +68,17 @@ def read_checkpoint(folder: Path, *, key: str) -> TrainState | None:
             f"{path}: belongs to another plan or to other activations",
             help="name another checkpoint folder, or delete this one to start over",
         )
-    groups = {
-        group: SaeParameters(
-            **{
-                name.partition(".")[2]: tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{group}.")
-            }
-        )
-        for group in _GROUPS
-    }
+    target_scale = metadata["target_scale"]
     return TrainState(
-        **groups,
+        **{group: SaeParameters.from_named(_named(tensors, group)) for group in _GROUPS},
         silent_tokens=tensors["silent_tokens"],
         scale=float.fromhex(metadata["scale"]),
         step=int(metadata["step"]),
+        target_scale=float.fromhex(target_scale) if target_scale else None,
+        buffers=_named(tensors, _BUFFERS),
     )
+
+
+def _named(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:
+    start = f"{group}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +11,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from auditkit.core.hook_point import HookPoint
-from auditkit.saes import ArchitectureName, SaeConfig, SparseAutoencoder
-from auditkit.training.activations import ActivationStore
-from auditkit.training.batches import RowSplit
+from auditkit.saes import (
+    ArchitectureName,
+    SaeConfig,
+    SparseAutoencoder,
+    Transcoder,
+    TranscoderConfig,
+    TranscoderName,
+)
+from auditkit.training.activations.batches import RowSplit
+from auditkit.training.activations.store import ActivationStore
 from auditkit.training.parameters import TrainState
-from auditkit.training.plan import TrainPlan
+from auditkit.training.plan import TrainPlan, plain_plan
 
 _EVALUATION_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Of which model, and between which hook points, a transcoder is."""
+
+    read: HookPoint
+    written: HookPoint
+    model_name: str | None
 
 
 def fold(
@@ -31,14 +47,14 @@ def fold(
 ) -> SparseAutoencoder:
     """The SAE in the model's own units: with inputs scaled by s, b_enc and b_dec shrink by s and
     the weights stay (latents come out in the model's units, decoder rows keep norm 1)."""
-    p = state.parameters
+    p, own = state.parameters, plan.objective.fold(state)
     config = SaeConfig(
         name=name,
-        architecture=ArchitectureName.TOPK,
+        architecture=own.architecture,
         d_in=plan.d_in,
         d_sae=plan.d_sae,
         hook_point=hook_point,
-        k=plan.k,
+        k=own.k,
         apply_b_dec_to_input=True,
         model_name=model_name,
         metadata=metadata,
@@ -46,24 +62,56 @@ def fold(
     tensors = {
         "W_enc": p.W_enc_rows.T.contiguous(),
         "W_dec": p.W_dec.clone(),
-        "b_enc": p.b_enc / state.scale,
-        "b_dec": p.b_dec / state.scale,
+        "b_dec": p.b_dec / state.unit,
+        **own.per_latent,
     }
     return SparseAutoencoder(config, tensors)
 
 
-def explained_variance(state: TrainState, x: Float[Tensor, "token d_in"], *, k: int) -> float:
-    """Centred explained variance on rows in scaled units, sums in float64."""
-    p = state.parameters
+def fold_transcoder(
+    state: TrainState, plan: TrainPlan, *, name: str, places: Places, metadata: Mapping[str, Any]
+) -> Transcoder:
+    """The transcoder in the model's own units; what was subtracted from its inputs goes into the
+    encoder's bias. Latents are in units of the target, whose decoder rows keep norm 1."""
+    p, own = state.parameters, plan.objective.fold(state)
+    jumps = own.architecture is ArchitectureName.JUMPRELU
+    config = TranscoderConfig(
+        name=name,
+        architecture=TranscoderName.JUMPRELU if jumps else TranscoderName.RELU,
+        d_in=plan.d_in,
+        d_out=plan.width_out,
+        d_sae=plan.d_sae,
+        hook_point=places.read,
+        hook_point_out=places.written,
+        model_name=places.model_name,
+        metadata=metadata,
+    )
+    shift = (p.W_enc_rows.double() @ state.buffers["b_in"].double()) / state.unit
+    tensors = {
+        **own.per_latent,
+        "W_enc": (p.W_enc_rows * (state.scale / state.unit)).T.contiguous(),
+        "b_enc": (own.per_latent["b_enc"].double() - shift).float(),
+        "W_dec": p.W_dec.clone(),
+        "b_dec": p.b_dec / state.unit,
+    }
+    return Transcoder(config, tensors)
+
+
+@torch.no_grad()
+def explained_variance(
+    plan: TrainPlan,
+    state: TrainState,
+    x: Float[Tensor, "token d_in"],
+    target: Float[Tensor, "token d_out"] | None = None,
+) -> float:
+    """Centred explained variance on rows in scaled units, as the SAE is at inference; sums in
+    float64. A transcoder's is that of its `target`."""
+    wanted = x if target is None else target
     error = 0.0
-    for rows in x.split(_EVALUATION_ROWS):
-        centred = rows - p.b_dec
-        values, latents = (centred @ p.W_enc_rows.T).add_(p.b_enc).topk(k, dim=1, sorted=False)
-        x_hat = torch.nn.functional.embedding_bag(
-            latents, p.W_dec, mode="sum", per_sample_weights=values.relu_()
-        )
-        error += float((centred - x_hat).square().sum(dtype=torch.float64))
-    exact = x.to(torch.float64)
+    for rows, out in zip(x.split(_EVALUATION_ROWS), wanted.split(_EVALUATION_ROWS), strict=True):
+        x_hat, _ = plan.objective.reconstruct(state, rows)
+        error += float((out - state.parameters.b_dec - x_hat).square().sum(dtype=torch.float64))
+    exact = wanted.to(torch.float64)
     return 1.0 - error / float((exact - exact.mean(0)).square().sum())
 
 
@@ -73,7 +121,7 @@ def training_card(
     """What the SAE's metadata says about its training."""
     meta = activations.meta
     return {
-        "plan": {f.name: getattr(plan, f.name) for f in fields(plan)},
+        "plan": plain_plan(plan),
         "tokens_seen": plan.steps * plan.batch_size,
         "distinct_tokens": len(split.train),
         "held_out_tokens": len(split.held_out),

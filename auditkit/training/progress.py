@@ -7,6 +7,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from auditkit.training.activations.buffer import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStart:
+    """A run begins, or goes on after `step` of `steps`, on `rows` rows that are kept in `buffer`
+    (memory or disk): they need `needed_bytes`, and `memory_bytes` was the budget."""
+
+    step: int
+    steps: int
+    rows: int
+    held_out: int
+    buffer: Place
+    needed_bytes: int
+    memory_bytes: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainEvent:
@@ -14,6 +30,7 @@ class TrainEvent:
 
     `loss` is the batch's FVU plus the weighted AuxK term; `explained_variance` (centred) and `l0`
     are the batch's; `held_out_explained_variance` is given every so many steps, else None.
+    `seconds_left` is what the steps to come take at the speed of this run so far.
     """
 
     step: int
@@ -25,15 +42,18 @@ class TrainEvent:
     learning_rate: float
     tokens_per_second: float
     held_out_explained_variance: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarvestEvent:
-    """`documents` of `of_documents` are done, with `rows` activations written so far."""
+    """`documents` of `of_documents` are done, with `rows` activations written so far at each of the
+    `hook_points` that this pass reads; `tokens_per_second` of this run."""
 
     documents: int
     of_documents: int
     rows: int
+    hook_points: int
     tokens_per_second: float
 
 
@@ -62,3 +82,8 @@ class TrainLog:
         """Append one line."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(event)) + "\n")
+
+    def start(self, start: TrainStart) -> None:
+        """Append a line with `"event": "start"`, which lines of steps do not have."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": "start", **asdict(start)}) + "\n")

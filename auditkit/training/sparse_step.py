@@ -18,6 +18,7 @@ from auditkit.training.adam import adam_update
 from auditkit.training.auxk import AuxGradients, auxk_gradients
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import TrainPlan
+from auditkit.training.topk_settings import topk_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +99,32 @@ class TorchStep:
 
     def __init__(self, plan: TrainPlan) -> None:
         self._plan = plan
+        self._topk = topk_settings(plan)
         self._pre_acts = torch.empty(0)
 
     def __call__(self, state: TrainState, x: Float[Tensor, "batch d_in"]) -> StepReport:
         """One step on the batch `x` (scaled units); `state` is updated in place."""
-        plan, p = self._plan, state.parameters
+        plan, topk, p = self._plan, self._topk, state.parameters
         centred = x - p.b_dec
         if self._pre_acts.shape != (len(x), p.d_sae) or self._pre_acts.dtype != x.dtype:
             self._pre_acts = torch.empty(len(x), p.d_sae, dtype=x.dtype)
         torch.mm(centred, p.W_enc_rows.T, out=self._pre_acts)
         self._pre_acts.add_(p.b_enc)
-        values, latents = self._pre_acts.topk(plan.k, dim=1, sorted=False)
+        values, latents = self._pre_acts.topk(topk.k, dim=1, sorted=False)
         pairs = ActivePairs(latents=latents, values=values.relu_())
         error = centred - decode_pairs(pairs, p.W_dec)
         deviation = squared_deviation(x)
         dead = (state.silent_tokens >= plan.dead_after_tokens).nonzero().squeeze(1)
         aux = None
-        if len(dead) and plan.k_aux and plan.aux_coefficient:
+        if len(dead) and topk.k_aux and topk.aux_coefficient:
             aux = auxk_gradients(
                 p,
                 self._pre_acts,
                 centred,
                 error,
                 dead,
-                k_aux=plan.k_aux,
-                aux_coefficient=plan.aux_coefficient,
+                k_aux=topk.k_aux,
+                aux_coefficient=topk.aux_coefficient,
             )
         gradients = sparse_gradients(p, pairs, centred, error * (-2.0 / deviation), aux)
         active = pairs.latents[pairs.values > 0]

@@ -22,7 +22,8 @@ COMMANDS = [
     *(("rules", verb) for verb in ("lint", "test", "explain", "bind", "list", "schema", "new")),
     *(("features", verb) for verb in ("top", "show", "contrast", "cooccur", "search")),
     *(("labels", verb) for verb in ("import", "show")),
-    *(("sae", verb) for verb in ("train", "compare", "score", "inspect")),
+    *(("sae", verb) for verb in ("train", "sweep", "compare", "score", "lookup", "absorption")),
+    *(("sae", verb) for verb in ("splitting", "import", "export", "inspect", "gate")),
     *(("suites", verb) for verb in ("list", "import")),
 ]
 

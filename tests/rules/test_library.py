@@ -15,8 +15,8 @@ from auditkit.core.errors import ExitCode
 from auditkit.core.locks import Calibration, LockedRule, NotCalibrated, Status
 from auditkit.core.measured import Measured, NotMeasured
 from auditkit.pipeline.report_files import read_report
-from auditkit.pipeline.rule_checks import lint_paths
-from auditkit.pipeline.rule_files import load_rule_set
+from auditkit.pipeline.rule_files.checks import lint_paths
+from auditkit.pipeline.rule_files.files import load_rule_set
 from auditkit.report import ReportDocument
 from auditkit.rules import RuleDocument, read_lock, rule_digest
 from auditkit.suites import library_root

@@ -25,7 +25,7 @@ from auditkit.core.locks import (
     VariantRecall,
 )
 from auditkit.core.measured import Measure, Measured, NotMeasured
-from auditkit.pipeline.rule_files import load_rule_documents
+from auditkit.pipeline.rule_files.files import load_rule_documents
 from auditkit.report import build_report, to_json
 from auditkit.rules import draft_rule, rule_digest, write_lock
 from benchmarks.rules_facts import statistics_of, table_facts

@@ -14,7 +14,7 @@ from auditkit.core.measured import NotMeasured
 from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Match
 from auditkit.findings.explanation import ExplainedFrame, FrameToken
-from auditkit.pipeline.rule_finding import FindingExplanation
+from auditkit.pipeline.rule_files.finding import FindingExplanation
 from auditkit.rules import TokenSignals
 from auditkit.rules.explaining.verdict_tree import explain_frame
 from tests.locked import latents_of, make_rule, make_signal

@@ -83,7 +83,7 @@ def parse_cfg(text: str, path: str) -> SaelensCfg:
     Raises NotSupportedYet for SAEs that this version does not run, DocumentError for unknown keys,
     missing keys and wrong types, InvalidInput for what is no JSON object.
     """
-    value = _parse_json(text, path)
+    value = parse_json_object(text, path)
     _refuse_unsupported(value, path)
     value = {key: v for key, v in value.items() if key not in TRAINING_KEYS}
     cfg = validate_document(ParsedText(value, parse_yaml(text, path).source, []), SaelensCfg)
@@ -167,7 +167,11 @@ def cfg_values(config: SaeConfig, *, stored_dtype: str) -> dict[str, Any]:
     }
 
 
-def _parse_json(text: str, path: str) -> dict[str, Any]:
+def parse_json_object(
+    text: str, path: str, wanted: str = "architecture, d_in, d_sae, dtype"
+) -> dict[str, Any]:
+    """A JSON object without duplicate keys; raise InvalidInput naming what was `wanted` in it."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
@@ -183,7 +187,7 @@ def _parse_json(text: str, path: str) -> dict[str, Any]:
             f"{path}: not valid JSON: {error}", help="the file may have been cut off; copy it again"
         ) from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{path}: expected an object with architecture, d_in, d_sae, dtype")
+        raise InvalidInput(f"{path}: expected an object with {wanted}")
     return value
 
 

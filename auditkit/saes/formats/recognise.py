@@ -1,53 +1,61 @@
-"""Other tools' layouts, recognised in order to say what they are."""
+"""Which tool wrote an SAE, told by the files that stand there."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 
 from auditkit.core.errors import InvalidInput, NotSupportedYet, WeightsError
 
 SPARSIFY_KEYS = {"num_latents", "expansion_factor", "multi_topk"}
+EXPECTED = (
+    "expected a SAELens folder (cfg.json, sae_weights.safetensors), Gemma Scope's params.npz, a "
+    "sparsify folder (cfg.json, sae.safetensors), a dictionary_learning folder (ae.pt, "
+    "config.json), or release:RELEASE/SAE_ID"
+)
 
 
-def refuse_layout(path: Path) -> None:
-    """Raise the error that fits what stands at `path`, if that is no SAELens folder.
+class Layout(StrEnum):
+    """The layouts that are read, by the name of the tool that writes them."""
 
-    NotSupportedYet for Gemma Scope, sparsify and dictionary_learning; WeightsError otherwise.
+    SAELENS = "SAELens"
+    GEMMA_SCOPE = "Gemma Scope"
+    SPARSIFY = "sparsify"
+    DICTIONARY_LEARNING = "dictionary_learning"
+
+
+def recognise_layout(path: Path) -> Layout:
+    """Whose SAE stands at `path`, a folder or its file of weights.
+
+    Raises WeightsError where none does, NotSupportedYet for a pickle that is nobody's.
     """
-    layout = _other_layout(path)
-    if layout is not None:
+    if path.suffix == ".npz" or (path / "params.npz").is_file():
+        return Layout.GEMMA_SCOPE
+    if (path / "ae.pt").is_file() or path.name == "ae.pt":
+        return Layout.DICTIONARY_LEARNING
+    if (path / "sae.safetensors").is_file() or SPARSIFY_KEYS & _cfg_keys(path):
+        return Layout.SPARSIFY
+    if path.suffix in (".pt", ".pth", ".bin"):
         raise NotSupportedYet(
-            f"{path}: this is {layout}, which is not supported yet",
-            help="convert it to a SAELens folder (cfg.json, sae_weights.safetensors), "
-            "or import a release that SAELens knows as release:RELEASE/SAE_ID",
+            f"{path}: this is a pickled checkpoint, which is not supported yet", help=EXPECTED
         )
     if not path.exists():
-        raise WeightsError(
-            f"{path}: no such SAE folder",
-            help="expected a SAELens folder (cfg.json, sae_weights.safetensors) "
-            "or release:RELEASE/SAE_ID",
-        )
+        raise WeightsError(f"{path}: no such SAE folder", help=EXPECTED)
     if not (path / "cfg.json").is_file():
-        inside = sorted(p.parent.name for p in path.glob("*/cfg.json")) if path.is_dir() else []
+        inside = _saes_inside(path)
         raise WeightsError(
-            f"{path}: not a SAELens folder: cfg.json is missing",
-            help=f"name one of the SAEs inside: {', '.join(inside)}"
-            if inside
-            else "expected a folder with cfg.json and sae_weights.safetensors",
+            f"{path}: not an SAE's folder: cfg.json is missing",
+            help=f"name one of the SAEs inside: {', '.join(inside)}" if inside else EXPECTED,
         )
+    return Layout.SAELENS
 
 
-def _other_layout(path: Path) -> str | None:
-    if path.suffix == ".npz" or (path / "params.npz").is_file():
-        return "a Gemma Scope SAE (params.npz)"
-    if (path / "ae.pt").is_file() or path.name == "ae.pt":
-        return "a dictionary_learning SAE (ae.pt, config.json)"
-    if (path / "sae.safetensors").is_file() or SPARSIFY_KEYS & _cfg_keys(path):
-        return "a sparsify SAE (cfg.json, sae.safetensors)"
-    if path.suffix in (".pt", ".pth", ".bin"):
-        return "a pickled checkpoint"
-    return None
+def _saes_inside(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    files = ("cfg.json", "ae.pt", "params.npz")
+    return sorted({found.parent.name for file in files for found in path.glob(f"*/{file}")})
 
 
 def _cfg_keys(path: Path) -> set[str]:

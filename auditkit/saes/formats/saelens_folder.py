@@ -20,7 +20,7 @@ from auditkit.core.hook_point import HookPoint
 from auditkit.saes.config import Normalisation, SaeConfig
 from auditkit.saes.folding import Whitening, fold_activation_scale, fold_whitening
 from auditkit.saes.formats.cfg import SaelensCfg, cfg_values, parse_cfg, to_config
-from auditkit.saes.formats.recognise import refuse_layout, require_text
+from auditkit.saes.formats.recognise import require_text
 from auditkit.saes.formats.tensor_file import read_tensors, round_to
 from auditkit.saes.sparse_autoencoder import SparseAutoencoder
 
@@ -35,7 +35,6 @@ def read_saelens_folder(folder: Path, hook_point: HookPoint | None = None) -> Sp
     Activation statistics of a training checkpoint that lie beside the weights are folded in.
     Raises WeightsError, DocumentError, NotSupportedYet or InvalidInput.
     """
-    refuse_layout(folder)
     path = folder / CFG
     cfg = parse_cfg(require_text(path), str(path))
     config = to_config(cfg, name=folder.resolve().name, path=str(path), hook_point=hook_point)

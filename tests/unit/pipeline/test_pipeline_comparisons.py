@@ -24,7 +24,7 @@ from auditkit.pipeline.comparisons import (
     list_comparisons,
     load_comparison,
 )
-from auditkit.pipeline.score import score_from
+from auditkit.pipeline.scoring.score import score_from
 from auditkit.pipeline.train import plan_training, train_from
 from auditkit.saes import load_sae
 from tests.tiny import WORDS, tiny_model
@@ -49,17 +49,20 @@ comparisons:
   frozen_decoder: true
   random_model: {weights_seed: 9, max_tokens: 2500}
 """
+SLOW = ("ablation", "probing")
 TRAINED = {
-    "reference of the comparisons, explained variance",
     "seed stability",
     "seed stability, mean decoder cosine",
     "seed stability, mean encoder cosine",
     "seed stability, greedy",
-    "floor: seed stability with random directions",
-    "floor: seed stability with random directions, mean decoder cosine",
-    "floor: SAE with a frozen decoder, explained variance",
-    "floor: SAE of a random model, explained variance",
-    "floor: PCA of a random model, 4 components, explained variance",
+    "seed stability: random dictionary",
+    "explained variance (centred): reference",
+    "explained variance (centred): frozen decoder",
+    "explained variance (centred): random model",
+    "ΔCE: reference",
+    "ΔCE: frozen decoder",
+    "KL(p ‖ p_x̂): frozen decoder",
+    "KL(p ‖ p_x̂): reference",
 }
 
 
@@ -91,9 +94,11 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     file = folder / "train.yaml"
     file.write_text(TRAIN + COMPARISONS)
     train_from(file, progress=Silent())
-    before = score_from(file, sae=None, tokens=400, progress=Silent()).measures
-    compare_from(file, progress=Silent())
-    after = score_from(file, sae=None, tokens=400, progress=Silent()).measures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDITKIT_CACHE", str(folder / "cache"))
+        before = score_from(file, tokens=400, skip=SLOW, progress=Silent()).measures
+        compare_from(file, progress=Silent())
+        after = score_from(file, tokens=400, skip=SLOW, progress=Silent()).measures
     return Scored(file=file, before=before, after=after)
 
 
@@ -111,8 +116,8 @@ def test_without_comparisons_the_card_says_what_is_missing_and_what_to_do(scored
     found = by_name(scored.before)
     for name in (
         "seed stability",
-        "floor: SAE with a frozen decoder, explained variance",
-        "floor: SAE of a random model, explained variance",
+        "explained variance (centred): frozen decoder",
+        "explained variance (centred): random model",
     ):
         value = found[name].value
         assert isinstance(value, NotMeasured)
@@ -144,12 +149,12 @@ def test_nothing_else_on_the_card_changes(scored: Scored) -> None:
 
 
 def test_a_frozen_decoder_explains_less_than_its_reference(scored: Scored) -> None:
-    frozen = number(scored.after, "floor: SAE with a frozen decoder, explained variance")
-    assert frozen < number(scored.after, "reference of the comparisons, explained variance")
+    frozen = number(scored.after, "explained variance (centred): frozen decoder")
+    assert frozen < number(scored.after, "explained variance (centred): reference")
 
 
 def test_random_directions_share_nothing(scored: Scored) -> None:
-    assert number(scored.after, "floor: seed stability with random directions") == 0
+    assert number(scored.after, "seed stability: random dictionary") == 0
 
 
 def test_what_is_there_is_not_trained_again(scored: Scored) -> None:
@@ -193,12 +198,15 @@ def test_an_sae_of_another_plan_is_not_compared_with(scored: Scored) -> None:
 
 
 def test_another_sae_is_not_measured_against_these_comparisons(
-    scored: Scored, tmp_path: Path
+    scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AUDITKIT_CACHE", str(tmp_path / "cache"))
     shutil.copytree(scored.file.parent / "sae", tmp_path / "sae")
     other = scored.file.with_name("other.yaml")
     other.write_text(scored.file.read_text().replace("steps: 60", "steps: 50"))
-    found = score_from(other, sae=tmp_path / "sae", tokens=200, progress=Silent()).measures
+    found = score_from(
+        other, sae=tmp_path / "sae", tokens=200, skip=SLOW, progress=Silent()
+    ).measures
     value = by_name(found)["seed stability"].value
     assert value == NotMeasured("the scored SAE was not trained by this train.yaml's plan")
 

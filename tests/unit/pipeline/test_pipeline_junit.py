@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from auditkit.core.errors import ExitCode
 from auditkit.core.verdicts import Truth, Verdict
-from auditkit.pipeline.junit import render_junit
-from auditkit.pipeline.rule_test_results import RuleTest, exit_code_of_tests
+from auditkit.pipeline.rule_files.junit import render_junit
+from auditkit.pipeline.rule_files.test_results import RuleTest, exit_code_of_tests
 from auditkit.rules import Outcome
 
 ATTRIBUTES = {

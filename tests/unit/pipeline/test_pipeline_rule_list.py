@@ -11,8 +11,8 @@ import pytest
 
 from auditkit.core.errors import InvalidInput
 from auditkit.core.locks import Lock, LockedRule
-from auditkit.pipeline.rule_files import load_rule_set
-from auditkit.pipeline.rule_list import WIDTH, list_paths
+from auditkit.pipeline.rule_files.files import load_rule_set
+from auditkit.pipeline.rule_files.listing import WIDTH, list_paths
 from auditkit.report import build_report, to_json
 from auditkit.rules import rule_digest, write_lock
 from tests.report_sample import HARM, INJECTION, sample_audit

@@ -10,10 +10,10 @@ import pytest
 
 from auditkit.core.errors import DocumentError, ExitCode, InvalidInput, NothingEvaluated
 from auditkit.pipeline.audit import exit_code_of
-from auditkit.pipeline.rule_checks import explain_rule, lint_paths
-from auditkit.pipeline.rule_files import load_rule_set
-from auditkit.pipeline.rule_list import list_paths
-from auditkit.pipeline.rule_tests import WhatToTest, run_rule_tests
+from auditkit.pipeline.rule_files.checks import explain_rule, lint_paths
+from auditkit.pipeline.rule_files.files import load_rule_set
+from auditkit.pipeline.rule_files.listing import list_paths
+from auditkit.pipeline.rule_files.tests import WhatToTest, run_rule_tests
 from auditkit.pipeline.summaries import list_limits
 from auditkit.rules import write_lock
 from tests.report_sample import sample_audit

@@ -147,7 +147,7 @@ def test_coherence_never_beats_the_welch_bound_and_ignores_norms(seed, m, d):
 
 
 def test_interference_of_random_directions_is_near_the_uniform_frames(monkeypatch):
-    monkeypatch.setattr("auditkit.quality.geometry._ROWS", 100)
+    monkeypatch.setattr("auditkit.quality.theory.coherence._ROWS", 100)
     g = torch.Generator().manual_seed(0)
     W, p = normalize(torch.randn(800, 50, generator=g)), torch.rand(800, generator=g) * 0.1
     found = measure_interference(W, densities=p)

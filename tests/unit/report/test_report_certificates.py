@@ -20,7 +20,7 @@ from auditkit.core.locks import (
 )
 from auditkit.core.progress import Silent
 from auditkit.pipeline.bind import BoundSummary, bind_paths
-from auditkit.pipeline.rule_list import list_paths
+from auditkit.pipeline.rule_files.listing import list_paths
 from auditkit.report import build_report, to_html, to_markdown, to_terminal
 from auditkit.report.certificates import joint_sentence, stratum_in_words
 from auditkit.report.wording import calibration_sentence, false_positives_in_short

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from auditkit.core.diagnostics import Diagnostic, Level
-from auditkit.pipeline.rule_checks import shipped_roles
+from auditkit.pipeline.rule_files.checks import shipped_roles
 from auditkit.rules import CODES, lint_blocking, lint_rules, read_rules
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules" / "diagnostics.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auditkit.core.prompts import Role
-from auditkit.pipeline.rule_checks import shipped_roles
+from auditkit.pipeline.rule_files.checks import shipped_roles
 from auditkit.rules import PromptRoles, lint_rules, read_rules
 
 U, A = Role.USER, Role.ASSISTANT

@@ -394,24 +394,10 @@ def test_a_whitening_of_another_width_is_refused(folder: Path) -> None:
         load_sae(folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("params.npz", "Gemma Scope"),
-        ("ae.pt", "dictionary_learning"),
-        ("sae.safetensors", "sparsify"),
-    ],
-)
-def test_other_layouts_are_recognised(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(NotSupportedYet, match=rf"{message} SAE.* not supported yet"):
-        load_sae(tmp_path)
-
-
-def test_a_sparsify_configuration_is_recognised(tmp_path: Path) -> None:
-    (tmp_path / "cfg.json").write_text('{"expansion_factor": 32, "k": 32, "d_in": 8}')
-    with pytest.raises(NotSupportedYet, match="sparsify SAE"):
-        load_sae(tmp_path)
+def test_a_pickle_that_is_nobodys_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(NotSupportedYet, match="a pickled checkpoint"):
+        load_sae(tmp_path / "model.pt")
 
 
 def test_missing_folders_are_refused_with_what_stands_near(folder: Path) -> None:

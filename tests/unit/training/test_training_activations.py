@@ -14,12 +14,14 @@ from auditkit.core.errors import (
     NonFiniteActivations,
     WeightsError,
 )
-from auditkit.training import ActivationMeta, ActivationStore, ActivationWriter
-from auditkit.training.batches import ShuffledBatches, split_rows
+from auditkit.training import ActivationMeta, ActivationStore, ActivationWriter, BufferPlan
+from auditkit.training.activations.batches import ShuffledBatches, split_rows
 
 META = ActivationMeta(
     hook_point="blocks.1.hook_resid_post", d_in=6, key="one", model={"name": "tiny"}
 )
+
+DISK = BufferPlan(place="disk")
 
 
 def random_rows(n: int, seed: int = 0) -> torch.Tensor:
@@ -185,15 +187,16 @@ def test_an_epoch_sees_every_row_once_and_epochs_differ(tmp_path):
 
 
 def test_batches_from_memory_from_disk_and_from_the_middle_are_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("auditkit.training.batches._WINDOW_ROWS", 24)
+    monkeypatch.setattr("auditkit.training.activations.batches._WINDOW_ROWS", 24)
     store = write(tmp_path, random_rows(100), shard_rows=25)
     indices = np.arange(0, 100, 2)
-    resident = ShuffledBatches(store, indices, batch_size=8, seed=1)
-    windowed = ShuffledBatches(store, indices, batch_size=8, seed=1, memory_bytes=0)
+    memory = BufferPlan(place="memory")
+    resident = ShuffledBatches(store, indices, batch_size=8, seed=1, buffer=memory)
+    windowed = ShuffledBatches(store, indices, batch_size=8, seed=1, buffer=DISK)
     expected = [resident.batch(i) for i in range(14)]
     for i, batch in enumerate(expected):
         assert torch.equal(windowed.batch(i), batch)
-    late = ShuffledBatches(store, indices, batch_size=8, seed=1, memory_bytes=0)
+    late = ShuffledBatches(store, indices, batch_size=8, seed=1, buffer=DISK)
     assert torch.equal(late.batch(11), expected[11])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from auditkit.core.errors import InvalidInput, MismatchError
 from auditkit.core.hook_point import HookPoint
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.tokens import TokenMask
-from auditkit.training import HarvestEvent, harvest, harvest_activations
+from auditkit.training import ActivationStore, HarvestEvent, check_aligned, harvest_activations
+from auditkit.training.activations import harvest
 from tests.tiny import WORDS, tiny_model
 
 SHALLOW = HookPoint.parse("blocks.0.hook_resid_post")
@@ -148,6 +151,77 @@ def test_max_tokens_is_exact_and_a_complete_folder_is_left_alone(model, tmp_path
     harvest_activations(model, documents, {DEEP: tmp_path}, max_tokens=50, progress=events.append)
     assert content(tmp_path) == before
     assert events == []
+
+
+def test_a_hook_point_added_later_is_aligned_with_the_first(model, tmp_path):
+    documents = mixed(9)
+    first = harvest_activations(model, documents, {DEEP: tmp_path / "a"}, max_tokens=60)[DEEP]
+    events: list[HarvestEvent] = []
+    both = harvest_activations(
+        model,
+        documents,
+        {DEEP: tmp_path / "a", SHALLOW: tmp_path / "b"},
+        max_tokens=60,
+        progress=events.append,
+    )
+    check_aligned(both[SHALLOW], both[DEEP])
+    check_aligned(first, both[SHALLOW])
+    assert {event.hook_points for event in events} == {1}
+    together = harvest_activations(
+        model, documents, {DEEP: tmp_path / "c", SHALLOW: tmp_path / "d"}, max_tokens=60
+    )
+    assert content(tmp_path / "b") == content(tmp_path / "d")
+    assert together[SHALLOW].meta.rows_key == first.meta.rows_key
+
+
+def test_one_pass_reads_the_model_once_for_all_hook_points(model, tmp_path, monkeypatch):
+    asked: list[list[HookPoint]] = []
+    capture = type(model).capture
+
+    def counted(self, batch, hook_points):
+        asked.append(list(hook_points))
+        return capture(self, batch, hook_points)
+
+    monkeypatch.setattr(type(model), "capture", counted)
+    harvest_activations(model, mixed(6), {DEEP: tmp_path / "a", SHALLOW: tmp_path / "b"})
+    assert asked
+    assert all(set(points) == {DEEP, SHALLOW} for points in asked)
+
+
+def test_other_text_is_not_aligned(model, tmp_path):
+    one = harvest_activations(model, mixed(9), {DEEP: tmp_path / "a"}, max_tokens=60)[DEEP]
+    other = harvest_activations(model, mixed(10), {SHALLOW: tmp_path / "b"}, max_tokens=60)
+    with pytest.raises(MismatchError, match="not of the same tokens"):
+        check_aligned(one, other[SHALLOW])
+
+
+def test_an_older_folder_becomes_alignable_when_its_harvest_is_asked_for_again(model, tmp_path):
+    documents = mixed(5)
+    store = harvest_activations(model, documents, {DEEP: tmp_path / "a"})[DEEP]
+    path = tmp_path / "a" / "meta.json"
+    old = json.loads(path.read_text())
+    del old["rows_key"]
+    path.write_text(json.dumps(old))
+    other = harvest_activations(model, documents, {SHALLOW: tmp_path / "b"})[SHALLOW]
+    with pytest.raises(MismatchError, match="not of the same tokens"):
+        check_aligned(ActivationStore(tmp_path / "a"), other)
+    again = harvest_activations(model, documents, {DEEP: tmp_path / "a"})[DEEP]
+    check_aligned(again, other)
+    assert again.meta == store.meta
+
+
+def test_a_harvest_under_way_is_not_aligned_with_a_finished_one(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(harvest, "BLOCK_DOCUMENTS", 4)
+    documents = mixed(9)
+    whole = harvest_activations(model, documents, {DEEP: tmp_path / "a"})[DEEP]
+
+    def die(event: HarvestEvent) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        harvest_activations(model, documents, {SHALLOW: tmp_path / "b"}, progress=die)
+    with pytest.raises(MismatchError, match="not finished"):
+        check_aligned(whole, ActivationStore(tmp_path / "b"))
 
 
 def test_other_documents_are_not_mixed_in(model, tmp_path):

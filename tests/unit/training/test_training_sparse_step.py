@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import normalize
 
 from auditkit.core.errors import InvalidInput
-from auditkit.training import fused_step
+from auditkit.training import TopK
 from auditkit.training.auxk import auxk_gradients
-from auditkit.training.fused_step import FusedStep
+from auditkit.training.fused import step
+from auditkit.training.fused.step import FusedStep
 from auditkit.training.objective import dense_loss, keep_top
 from auditkit.training.parameters import SaeParameters, TrainState
 from auditkit.training.plan import TrainPlan
@@ -23,8 +24,9 @@ from auditkit.training.sparse_step import (
 )
 
 D_IN, D_SAE, BATCH = 12, 70, 48
+TOPK = TopK(k=5, k_aux=7)
 PLAN = TrainPlan(
-    d_in=D_IN, d_sae=D_SAE, k=5, k_aux=7, steps=8, batch_size=BATCH, warmup_steps=2, lr=3e-3,
+    d_in=D_IN, d_sae=D_SAE, objective=TOPK, steps=8, batch_size=BATCH, warmup_steps=2, lr=3e-3,
     dead_after_tokens=1000, decay_fraction=0.5,
 )  # fmt: skip
 
@@ -71,15 +73,15 @@ def random_batch(seed: int) -> torch.Tensor:
     return torch.randn(BATCH, D_IN, generator=g, dtype=torch.float64) + 0.5
 
 
-def dense_gradients(p: SaeParameters, x: torch.Tensor, dead: torch.Tensor, plan: TrainPlan):
+def dense_gradients(p: SaeParameters, x: torch.Tensor, dead: torch.Tensor, topk: TopK = TOPK):
     named = {name: t.clone().requires_grad_(True) for name, t in p.named().items()}
     dense_loss(
         SaeParameters(**named),
         x,
-        k=plan.k,
+        k=topk.k,
         dead=dead,
-        k_aux=plan.k_aux,
-        aux_coefficient=plan.aux_coefficient,
+        k_aux=topk.k_aux,
+        aux_coefficient=topk.aux_coefficient,
     ).backward()
     return {name: t.grad for name, t in named.items()}
 
@@ -87,22 +89,22 @@ def dense_gradients(p: SaeParameters, x: torch.Tensor, dead: torch.Tensor, plan:
 @pytest.mark.parametrize("k_aux", [3, 7, 500], ids=["fewer than dead", "some", "more than dead"])
 @pytest.mark.parametrize("dead_every", [None, 4, 1], ids=["none dead", "some dead", "all dead"])
 def test_sparse_gradients_equal_autograd_of_the_dense_objective(dead_every, k_aux):
-    plan = dataclasses.replace(PLAN, k_aux=k_aux)
+    topk = dataclasses.replace(TOPK, k_aux=k_aux)
     state, x = random_state(dead_every=dead_every), random_batch(0)
     p, dead = state.parameters, state.silent_tokens > 0
     centred = x - p.b_dec
     pre_acts = centred @ p.W_enc_rows.T + p.b_enc
-    values, latents = pre_acts.topk(plan.k, dim=1)
+    values, latents = pre_acts.topk(topk.k, dim=1)
     pairs = ActivePairs(latents=latents, values=values.relu())
-    error = centred - keep_top(pre_acts, plan.k) @ p.W_dec
+    error = centred - keep_top(pre_acts, topk.k) @ p.W_dec
     aux = None
     if bool(dead.any()):
         aux = auxk_gradients(
             p, pre_acts, centred, error, dead.nonzero().squeeze(1),
-            k_aux=k_aux, aux_coefficient=plan.aux_coefficient,
+            k_aux=k_aux, aux_coefficient=topk.aux_coefficient,
         )  # fmt: skip
     sparse = sparse_gradients(p, pairs, centred, error * (-2 / squared_deviation(x)), aux)
-    for name, expected in dense_gradients(p, x, dead, plan).items():
+    for name, expected in dense_gradients(p, x, dead, topk).items():
         assert expected.abs().max() > 0
         torch.testing.assert_close(sparse.named()[name], expected, rtol=1e-9, atol=1e-12)
 
@@ -111,9 +113,9 @@ def test_the_gradient_test_would_notice_a_missing_path_through_the_pre_bias():
     state, x = random_state(dead_every=None), random_batch(0)
     p = state.parameters
     dead = torch.zeros(D_SAE, dtype=torch.bool)
-    full = dense_gradients(p, x, dead, PLAN)["b_dec"]
+    full = dense_gradients(p, x, dead)["b_dec"]
     centred = x - p.b_dec
-    error = centred - keep_top(centred @ p.W_enc_rows.T + p.b_enc, PLAN.k) @ p.W_dec
+    error = centred - keep_top(centred @ p.W_enc_rows.T + p.b_enc, TOPK.k) @ p.W_dec
     decoder_path_only = (error * (-2 / squared_deviation(x))).sum(0)
     assert (full - decoder_path_only).abs().max() > 1e-3 * full.abs().max()
 
@@ -126,8 +128,8 @@ def reference_step(
     p = state.parameters
     dead = state.silent_tokens >= PLAN.dead_after_tokens
     with torch.no_grad():
-        active = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, PLAN.k) > 0
-    for name, gradient in dense_gradients(p, x, dead, PLAN).items():
+        active = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, TOPK.k) > 0
+    for name, gradient in dense_gradients(p, x, dead).items():
         p.named()[name].grad = gradient
     if frozen:
         p.W_dec.grad = None  # torch's Adam passes over it
@@ -174,7 +176,7 @@ def test_a_step_reports_what_the_dense_form_computes(make):
         pytest.importorskip("numba")
     state, x = random_state(), random_batch(3)
     p = state.parameters
-    z = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, PLAN.k)
+    z = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, TOPK.k)
     squared_error = (x - z @ p.W_dec - p.b_dec).square().sum()
     report = make(PLAN)(state, x)
     assert report.squared_error == pytest.approx(float(squared_error), rel=1e-9)
@@ -211,13 +213,14 @@ def test_a_frozen_decoder_and_its_moments_stay_as_they_are_to_the_bit(make):
 
 def test_only_auxk_moves_latents_that_win_no_token():
     def change_of_dead(aux_coefficient: float) -> float:
-        plan = dataclasses.replace(PLAN, aux_coefficient=aux_coefficient)
+        topk = dataclasses.replace(TOPK, aux_coefficient=aux_coefficient)
+        plan = dataclasses.replace(PLAN, objective=topk)
         state = random_state()
         p, x = state.parameters, random_batch(0)
         p.W_enc_rows[::4] *= 0.1
         p.b_enc[::4] = 0.0
         p.b_enc[1::4] = 0.5
-        won = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, PLAN.k)[:, ::4]
+        won = keep_top((x - p.b_dec) @ p.W_enc_rows.T + p.b_enc, TOPK.k)[:, ::4]
         assert not bool(won.any())
         before = p.W_enc_rows[::4].clone()
         TorchStep(plan)(state, x)
@@ -240,6 +243,6 @@ def test_silent_latents_drift_on_their_momentum():
 
 
 def test_without_numba_the_fused_step_says_how_to_go_on(monkeypatch):
-    monkeypatch.setattr(fused_step, "numba_is_installed", lambda: False)
+    monkeypatch.setattr(step, "numba_is_installed", lambda: False)
     with pytest.raises(InvalidInput, match="numba, which is not installed"):
         FusedStep(PLAN)

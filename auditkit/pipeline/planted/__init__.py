@@ -1,0 +1,1 @@
+"""Training and judging in planted worlds."""

@@ -1,0 +1,1 @@
+"""Rule files: found, checked, listed, tested, made."""

@@ -1,0 +1,1 @@
+"""`auditkit sae score`: bench, groups of measures, card."""

@@ -1,0 +1,1 @@
+"""`auditkit sae sweep`: cells, what is measured of each, table and picture."""

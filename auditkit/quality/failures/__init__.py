@@ -1,0 +1,1 @@
+"""Failure modes: absorption, splitting, suppression."""

@@ -1,0 +1,1 @@
+"""Latents and other directions, scored by token lookups without a judge."""

@@ -1,0 +1,1 @@
+"""Activations: harvested, stored, shuffled into batches."""

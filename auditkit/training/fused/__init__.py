@@ -1,0 +1,1 @@
+"""TopK's step with numba kernels, and the candidates it scores."""
