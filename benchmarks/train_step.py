@@ -16,8 +16,12 @@ Explained variance (centred) is that of each candidate's SAE on held-out rows af
 have the same learning rate, warm-up and decay, and each its own initialisation. Recovery is the
 mean best cosine with a decoder row of the 1,000 most frequent planted directions. Recall is the
 share of the true top k, by a whole product in float32, that a step with candidates chooses at the
-end. Memory is what a step needs beyond parameters and optimiser state: the peak of a fresh
-process over three steps, in units of the batch's pre-activations in float32 (so 1.0 is one copy).
+end, L0 how many latents are active then. JumpReLU stands there twice: as its projects start it,
+with about half of all latents active, which no sparse step can use; and "sparse", with thresholds
+at which 2k latents are active, as they are for most of a training, and a rate near 0 that keeps
+them so (a step costs the same, and nothing is learnt). Memory is what a step needs beyond
+parameters and optimiser state: the peak of a fresh process over three steps, in units of the
+batch's pre-activations in float32 (so 1.0 is one copy).
 
 `--widths` times the product and auditkit's steps at several widths, and fits the slope. With
 `--json FILE.json` the table goes into FILE.md beside it (or where `--markdown` says).
@@ -56,6 +60,7 @@ from benchmarks.train_step_candidates import (
     OURS,
     PRODUCT,
     SAELENS,
+    SPARSE,
     SPARSIFY,
     Candidate,
     makers,
@@ -71,6 +76,7 @@ PAIRS = (
     (OURS, "OpenAI's formulation, dense"),
     ("auditkit BatchTopK", "sae_lens BatchTopK"),
     ("auditkit JumpReLU", "sae_lens JumpReLU"),
+    (f"auditkit JumpReLU{SPARSE}", f"sae_lens JumpReLU{SPARSE}"),
 )
 
 
@@ -281,9 +287,11 @@ def compare(arguments: argparse.Namespace, d_sae: int, only: set[str]) -> dict[s
     rows = run(candidates, data.train * scale, plan)
     for row in rows:
         candidate, held_out = candidates.pop(row.name), data.held_out * scale
-        row.learnt = {
-            "explained_variance": candidate.explained_variance(held_out),
-            "recovery": recovery(candidate.decoder_rows(), data.directions),
+        row.learnt = {"l0": candidate.l0(held_out[: plan.batch_size])}
+        learns = not row.name.endswith(SPARSE)
+        row.learnt |= {
+            "explained_variance": candidate.explained_variance(held_out) if learns else None,
+            "recovery": recovery(candidate.decoder_rows(), data.directions) if learns else None,
             "recall": candidate.recall(held_out[: plan.batch_size]),
         }
         if not arguments.no_memory:

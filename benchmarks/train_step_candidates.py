@@ -29,6 +29,7 @@ PRODUCT = "encoder product"
 OURS = "auditkit TopK, default"
 SAELENS = "sae_lens TopK"
 SPARSIFY = "sparsify TopK"
+SPARSE = ", sparse"
 
 
 class Candidate(Protocol):
@@ -42,6 +43,10 @@ class Candidate(Protocol):
 
     def recall(self, x: Tensor) -> float | None:
         """Share of the true top k that are among the chosen latents."""
+        ...
+
+    def l0(self, x: Tensor) -> float | None:
+        """Active latents per token."""
         ...
 
     def kept_bytes(self) -> int:
@@ -66,6 +71,9 @@ class Product:
         return None
 
     def recall(self, x: Tensor) -> float | None:
+        return None
+
+    def l0(self, x: Tensor) -> float | None:
         return None
 
     def kept_bytes(self) -> int:
@@ -100,6 +108,9 @@ class Ours:
         true = (centred @ p.W_enc_rows.T + p.b_enc).topk(k, dim=1).indices
         return float(chosen.gather(1, true).double().mean())
 
+    def l0(self, x: Tensor) -> float | None:
+        return self.plan.objective.reconstruct(self.state, x)[1] / len(x)
+
     def kept_bytes(self) -> int:
         state = self.state
         records = (state.parameters, state.first_moments, state.second_moments)
@@ -132,6 +143,9 @@ class Peer:
         return 1 - error / float((exact - exact.mean(0)).square().sum())
 
     def recall(self, x: Tensor) -> float | None:
+        return None
+
+    def l0(self, x: Tensor) -> float | None:
         return None
 
     def kept_bytes(self) -> int:
@@ -213,12 +227,22 @@ class SaeLens(Peer):
         self.trainer = SAETrainer(trainer, self.module, iter(()))
         self.optimiser = self.trainer.optimizer
 
+    @torch.no_grad()
+    def start_sparse(self, x: Tensor, per_token: int) -> None:
+        """Set JumpReLU's thresholds so that `per_token` latents are active at first."""
+        pre_acts = self.module.process_sae_in(x) @ self.module.W_enc + self.module.b_enc
+        self.module.threshold.fill_(threshold_for(pre_acts, per_token))
+
     def step(self, x: Tensor) -> None:
         self.trainer.step(x)
         self.trainer.n_training_steps += 1
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.module.decode(self.module.encode(x))
+
+    @torch.no_grad()
+    def l0(self, x: Tensor) -> float | None:
+        return float(self.module.encode(x).count_nonzero()) / len(x)
 
 
 class DictionaryLearning(Peer):
@@ -305,12 +329,21 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
+def threshold_for(pre_acts: Tensor, per_token: int) -> float:
+    """The value above which `per_token` latents a token are, on average."""
+    return float(pre_acts.flatten().topk(per_token * len(pre_acts), sorted=False).values.min())
+
+
 def makers(plan: TrainPlan, sample: Tensor) -> dict[str, Callable[[], Candidate]]:
     """Name → how to make it. Making raises ImportError where its project is not installed."""
     k = topk_settings(plan).k
 
-    def ours(objective: Any = None, make: Callable[[TrainPlan], Step] | None = None) -> Ours:
-        mine = plan if objective is None else replace(plan, objective=objective)
+    def ours(
+        objective: Any = None,
+        make: Callable[[TrainPlan], Step] | None = None,
+        lr: float | None = None,
+    ) -> Ours:
+        mine = plan if objective is None else replace(plan, objective=objective, lr=lr or plan.lr)
         step = mine.objective.make_step(mine, "auto") if make is None else make(mine)
         return Ours(mine, sample, step)
 
@@ -321,6 +354,21 @@ def makers(plan: TrainPlan, sample: Tensor) -> dict[str, Callable[[], Candidate]
             return ours(make=lambda p: FusedStep(p, product=product))
 
         return make
+
+    # A step costs the same at any rate, and at this one what is active stays as it is.
+    still = replace(plan, lr=1e-9)
+
+    def sparse_jumprelu() -> Candidate:
+        first = initial_state(replace(plan, objective=JumpReLU(target_l0=float(k))), sample)
+        p = first.parameters
+        pre_acts = first.centre(sample[:1024] * first.scale) @ p.W_enc_rows.T + p.b_enc
+        threshold = threshold_for(pre_acts, 2 * k) / plan.d_in**0.5
+        return ours(JumpReLU(target_l0=float(k), initial_threshold=threshold), lr=still.lr)
+
+    def sparse_peer() -> Candidate:
+        peer, scale = SaeLens(still, "JumpReLU"), initial_state(plan, sample).scale
+        peer.start_sparse(sample[:1024] * scale, 2 * k)
+        return peer
 
     return {
         PRODUCT: lambda: Product(plan),
@@ -336,4 +384,6 @@ def makers(plan: TrainPlan, sample: Tensor) -> dict[str, Callable[[], Candidate]
         "sae_lens BatchTopK": lambda: SaeLens(plan, "BatchTopK", k=k),
         "auditkit JumpReLU": lambda: ours(JumpReLU(target_l0=float(k))),
         "sae_lens JumpReLU": lambda: SaeLens(plan, "JumpReLU"),
+        f"auditkit JumpReLU{SPARSE}": sparse_jumprelu,
+        f"sae_lens JumpReLU{SPARSE}": sparse_peer,
     }

@@ -16,11 +16,13 @@ def to_markdown(r: dict[str, Any]) -> str:
         "What the columns mean is said in benchmarks/train_step.py.",
         "",
         "| candidate | n | wall ms | quartiles | CPU ms | × product, wall | × product, CPU | EV | "
-        "recovery | recall of top k | memory |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "recovery | L0 | recall of top k | memory |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     lines += [_row(row) for row in r["rows"]]
-    lines += [f"| {name} | {why} | | | | | | | | | |" for name, why in sorted(r["missing"].items())]
+    lines += [
+        f"| {name} | {why} | | | | | | | | | | |" for name, why in sorted(r["missing"].items())
+    ]
     if r["speedups"]:
         lines += ["", "| | times as fast, wall | by CPU time |", "| --- | --: | --: |"]
         lines += [
@@ -62,7 +64,7 @@ def _row(row: dict[str, Any]) -> str:
         f"| {row['candidate']} | {row['n']} | {row['wall_ms']:.0f} | {low:.0f}–{high:.0f} | "
         f"{row['cpu_ms']:.0f} | {_interval(times['wall'], 2)} | {_interval(times['cpu'], 2)} | "
         f"{_number(row['explained_variance'], 4)} | {_number(row['recovery'], 4)} | "
-        f"{_number(row['recall'], 6)} | {_number(row['memory'], 2)} |"
+        f"{_number(row['l0'], 1)} | {_number(row['recall'], 6)} | {_number(row['memory'], 2)} |"
     )
 
 

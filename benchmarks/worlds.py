@@ -65,13 +65,18 @@ def run_missing(args: argparse.Namespace, cells_at: Path) -> None:
                     cell = run_cell(world, trainer, seed, Path(temporary) / name)
                     with cells_at.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(cell) + "\n")
-                    m = cell["measures"]
-                    print(
-                        f"{name:14} {trainer:22} seed {seed}: MMCS {m['recall']:.3f} "
-                        f"F1 {m['f1']:.3f} EV {m['explained_variance']:.3f} L0 {m['l0']:.2f} "
-                        f"({cell['processor_seconds']:.0f} s)",
-                        flush=True,
-                    )
+                    print(f"{name:14} {trainer:22} seed {seed}: {_line(cell)}", flush=True)
+
+
+def _line(cell: dict[str, Any]) -> str:
+    """A cell in a few words; a dash for what was not measured."""
+    shown = {"MMCS": "recall", "F1": "f1", "EV": "explained_variance", "L0": "l0"}
+    measures = cell["measures"]
+    said = (
+        f"{name} " + ("–" if measures[key] is None else f"{measures[key]:.3f}")
+        for name, key in shown.items()
+    )
+    return " ".join([*said, f"({cell['processor_seconds']:.0f} s)"])
 
 
 def main() -> None:

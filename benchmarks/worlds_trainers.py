@@ -1,4 +1,4 @@
-"""What `worlds.py` trains: auditkit's objectives, and SAELens's own trainer; a world of SAELens's."""
+"""What `worlds.py` trains: auditkit's objectives and SAELens's trainer; a world of SAELens's."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def peer_world(size: WorldSize, *, seed: int = 0) -> PlantedWorld:
     from sae_lens.synthetic.firing_probabilities import zipfian_firing_probabilities
 
     sizes = SIZES[size]
-    dictionary = FeatureDictionary(sizes.d_sae, sizes.d_in, bias=True, seed=seed)
+    # A stream of its own: a trainer that draws its first decoder from the same seed would begin at
+    # the answer.
+    dictionary = FeatureDictionary(sizes.d_sae, sizes.d_in, bias=True, seed=seed + 1_000_003)
     rates = zipfian_firing_probabilities(
         sizes.d_sae, exponent=0.5, max_prob=0.3, min_prob=0.25 * sizes.l0 / sizes.d_sae
     )

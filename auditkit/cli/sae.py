@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from auditkit.cli import sae_failures, sae_files, sae_gate, sae_repair
 from auditkit.cli.options import Json, Quiet
-from auditkit.core.errors import InvalidInput
+from auditkit.cli.processes import require_one_process
 
 app = typer.Typer(
     help="Sparse autoencoders: train, sweep, compare, score, import, export, inspect.",
@@ -18,15 +17,6 @@ app = typer.Typer(
 )
 
 _GROUPS = "Groups: fidelity, loss, geometry, stability, ablation, probing."
-
-
-def _alone(verb: str) -> None:
-    """Raise InvalidInput where torchrun started this: several processes would do the same."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InvalidInput(
-            f"sae {verb} does not run on several processes",
-            help="start it without torchrun; sae train is what is shared out",
-        )
 
 
 @app.command()
@@ -80,7 +70,7 @@ def compare(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.comparisons import compare_from
 
-    _alone("compare")
+    require_one_process("sae compare")
     with Bars(quiet=quiet) as bars:
         print(compare_from(file, progress=bars))
 
@@ -133,7 +123,7 @@ def score(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.scoring.score import score_from
 
-    _alone("score")
+    require_one_process("sae score")
     with Bars(quiet=quiet) as bars:
         outcome = score_from(
             file,
@@ -177,7 +167,7 @@ def sweep(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.sweeping.sweep import sweep_from
 
-    _alone("sweep")
+    require_one_process("sae sweep")
     with Bars(quiet=quiet) as bars:
         outcome = sweep_from(file, only_finished=only_finished, progress=bars)
     if json:

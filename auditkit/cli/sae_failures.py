@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from auditkit.cli.options import Json, Quiet
+from auditkit.cli.processes import require_one_process
 
 Train = Annotated[Path, typer.Argument(help="The train.yaml it came from.", metavar="TRAIN.yaml")]
 Other = Annotated[Path | None, typer.Option("--sae", help="Another SAE folder to look at.")]
@@ -36,6 +37,7 @@ def lookup(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.failures.lookup import lookup_from
 
+    require_one_process("sae lookup")
     with Bars(quiet=quiet) as bars:
         outcome = lookup_from(file, sae=sae, tokens=tokens, units=units, progress=bars)
     print(outcome.json() if json else outcome.text())
@@ -61,6 +63,7 @@ def absorption(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.failures.absorption import absorption_from
 
+    require_one_process("sae absorption")
     with Bars(quiet=quiet) as bars:
         outcome = absorption_from(file, sae=sae, words=words, progress=bars)
     print(outcome.json() if json else outcome.text())
@@ -90,6 +93,7 @@ def splitting(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.failures.splitting import splitting_from
 
+    require_one_process("sae splitting")
     with Bars(quiet=quiet) as bars:
         outcome = splitting_from(
             file, widths=tuple(width), steps=steps, tokens=tokens, progress=bars

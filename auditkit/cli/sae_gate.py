@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from auditkit.cli.options import Json, Quiet
+from auditkit.cli.processes import require_one_process
 from auditkit.core.errors import ExitCode
 
 
@@ -31,6 +32,7 @@ def gate(
     from auditkit.cli.console import Bars
     from auditkit.pipeline.planted.worlds import run_gate
 
+    require_one_process("sae gate")
     with Bars(quiet=quiet) as bars:
         outcome = run_gate(objective, seed=seed, floors=floors, progress=bars)
     print(outcome.json() if json else outcome.text())

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from auditkit.cli.options import Json, Quiet
+from auditkit.cli.processes import require_one_process
 
 
 class Form(StrEnum):
@@ -51,6 +52,7 @@ def repair(
     from auditkit.pipeline.repair import repair_from
     from auditkit.training import RepairForm, RepairPlan
 
+    require_one_process("sae repair")
     plan = RepairPlan(rows=rows, prior_fires=prior_fires, form=RepairForm(form.value))
     with Bars(quiet=quiet) as bars:
         outcome = repair_from(file, out, sae=sae, plan=plan, progress=bars)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from auditkit.core.measured import Measure, Measured
 from auditkit.pipeline.inspect_sae import Inspected
-from auditkit.pipeline.sweeping.cells import Sweep
+from auditkit.pipeline.sweeping.cells import Sweep, counts
 from auditkit.report import figures
 from auditkit.report.visible import one_line
 
@@ -73,18 +73,13 @@ def sweep_view(sweep: Sweep) -> RenderableType:
 
 
 def _measured_on(sweep: Sweep) -> str:
-    tokens = _counts([c.explained_variance for c in sweep.cells])
-    predictions = _counts([c.delta_ce for c in sweep.cells])
+    tokens = counts([c.explained_variance for c in sweep.cells])
+    predictions = counts([c.delta_ce for c in sweep.cells])
     left_out = f", {sweep.tokens_left_out:,} of high norm left out" if sweep.tokens_left_out else ""
     return (
         f"{one_line(sweep.name)} at {sweep.hook_point}: L0, explained variance and dead latents on "
         f"n = {tokens} held-out tokens{left_out}; ΔCE on n = {predictions} predictions."
     )
-
-
-def _counts(measures: list[Measure]) -> str:
-    counts = sorted({m.n for m in measures if isinstance(m, Measured)})
-    return "–".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
 
 
 def _number(measure: Measure, form: str) -> Text:

@@ -17,6 +17,7 @@ from auditkit.pipeline.failures.lookup import ngram_text
 from auditkit.pipeline.fidelity import activations_of
 from auditkit.pipeline.held_out import held_out_prompts
 from auditkit.pipeline.workbench import Workbench
+from auditkit.quality.fidelity import HIGH_NORM_FACTOR
 from auditkit.quality.theory import (
     Code,
     CodeScore,
@@ -30,7 +31,6 @@ from auditkit.saes import SparseAutoencoder
 
 TEXT_TOKENS = 8_000
 """Held-out tokens that the measured ones are drawn from, so that they come from many documents."""
-HIGH_NORM_FACTOR = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from auditkit.training import (
     train_sae,
     with_random_weights,
 )
+from auditkit.training.distributed.step import DistributedStep
 
 
 def train_from(file: Path, *, latent_shards: int = 1, progress: Progress) -> str:
@@ -37,9 +38,9 @@ def train_from(file: Path, *, latent_shards: int = 1, progress: Progress) -> str
     `latent_shards` of the processes and the tokens over the rest; other ranks return nothing.
     """
     saes = load_saes(file)
-    for one in saes:
-        plan_objective(one.document)  # before hours of harvest
     with join_processes(latent_shards=latent_shards) as mesh:
+        for one in saes:
+            check_training(one.document, mesh)  # before hours of harvest
         told = progress if mesh.rank == 0 else Silent()
         stores = _harvest_once(saes, mesh, told)
         lines = [
@@ -198,6 +199,14 @@ def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
         seed=document.seed,
         frozen_decoder=settings.frozen_decoder,
     )
+
+
+def check_training(document: TrainDocument, mesh: Mesh = ALONE) -> None:
+    """Raise InvalidInput for settings that nothing can be trained by, whatever the activations, and
+    NotSupportedYet for those that several processes cannot be."""
+    plan = plan_training(document, d_in=1)
+    if mesh.size > 1:
+        DistributedStep(plan, mesh)
 
 
 def plan_buffer(document: TrainDocument) -> BufferPlan:

@@ -21,6 +21,7 @@ from auditkit.saes import SparseAutoencoder, check_fits
 
 LATENTS, FIRES = 96, 4
 _NO_FIRES = NotMeasured("no latent fires on an unmasked token after the first")
+_UNMOVED = NotMeasured("no fire that was drawn moves a logit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +189,11 @@ def _by_latent(drawn: Sequence[Fire], values: Sequence[Tensor]) -> _Means:
 
 def _effect(means: _Means) -> LogitEffect:
     if not len(means.rows):
+        reason = _UNMOVED if means.unmoved else _NO_FIRES
         return LogitEffect(
-            effective_logits=_NO_FIRES,
-            without_shift=_NO_FIRES,
-            size=_NO_FIRES,
+            effective_logits=reason,
+            without_shift=reason,
+            size=reason,
             by_latent=(),
             unmoved=means.unmoved,
         )
@@ -215,7 +217,7 @@ def _relative(own: _Means, control: _Means) -> Measure:
     ]
     mean = measure_mean(logs)
     if isinstance(mean, NotMeasured):
-        return _NO_FIRES
+        return _UNMOVED if own.unmoved or control.unmoved else _NO_FIRES
     ends = mean.interval
     return Measured(
         value=math.exp(mean.value),

@@ -28,8 +28,9 @@ class TrainStart:
 class TrainEvent:
     """Step `step` (counted from 1) of `steps` is done.
 
-    `loss` is the batch's FVU plus the weighted AuxK term; `explained_variance` (centred) and `l0`
-    are the batch's; `held_out_explained_variance` is given every so many steps, else None.
+    `loss` is the batch's FVU plus what the objective adds to it (AuxK, a penalty on sparsity);
+    `explained_variance` (centred) and `l0` are the batch's; `held_out_explained_variance` is given
+    every so many steps, else None.
     `seconds_left` is what the steps to come take at the speed of this run so far.
     """
 

@@ -24,7 +24,7 @@ from auditkit.training.activations.buffer import BufferPlan
 from auditkit.training.activations.store import ActivationStore
 from auditkit.training.activations.training_rows import Rows
 from auditkit.training.checkpoint import read_checkpoint, write_checkpoint
-from auditkit.training.distributed.mesh import ALONE, Mesh
+from auditkit.training.distributed.mesh import ALONE, Mesh, processes_here
 from auditkit.training.distributed.state import gather_parameters, gather_state, shard_state
 from auditkit.training.distributed.step import DistributedStep
 from auditkit.training.finishing import (
@@ -255,7 +255,14 @@ def _prepare(
     )
     size, seed = plan.batch_size, plan.seed
     batches = (
-        ShuffledBatches(rows.inputs, split.train, batch_size=size, seed=seed, buffer=buffer)
+        ShuffledBatches(
+            rows.inputs,
+            split.train,
+            batch_size=size,
+            seed=seed,
+            buffer=buffer,
+            processes=processes_here(mesh),
+        )
         if rows.targets is None
         else PairedBatches(
             rows.inputs, rows.targets, split.train, batch_size=size, seed=seed, buffer=buffer
@@ -265,6 +272,7 @@ def _prepare(
     state = None if folder is None else read_checkpoint(folder, key=key)
     if state is None:
         state = initial_state(plan, *rows.sample(split, seed))
+    mesh.require_same_start(state.step)
     return _Run(
         plan=plan,
         key=key,

@@ -102,74 +102,17 @@ def feature_rows(run: WorldRun) -> list[dict[str, Any]]:
 
 def picture(judged: GateRun, run: WorldRun) -> alt.HConcatChart:
     """Feature by feature: does a latent point where the feature does, and fire when it does?"""
-    rows = feature_rows(run)
+    data = alt.Data(values=feature_rows(run))
     colour = alt.Color(
         "dictionary:N",
         title=None,
         scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
         legend=alt.Legend(orient="bottom", symbolType="circle", symbolSize=90, symbolOpacity=1),
     )
-    points = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_circle(size=34, opacity=0.65)
-        .encode(
-            x=alt.X(
-                "cosine:Q",
-                title="cosine of the feature's best latent with it",
-                scale=alt.Scale(domain=[0, 1.02], nice=False),
-            ),
-            y=alt.Y(
-                "f1:Q",
-                title="F1 of that latent's firing",
-                scale=alt.Scale(domain=[0, 1.04], nice=False),
-            ),
-            color=colour,
-        )
-        .properties(width=380, height=340)
-    )
-    ranked = (
-        alt.Chart(alt.Data(values=rows))
-        .transform_window(
-            rank="row_number()", groupby=["dictionary"], sort=[alt.SortField("f1", "descending")]
-        )
-        .mark_line(strokeWidth=2.4)
-        .encode(
-            x=alt.X("rank:Q", title="features, best first", scale=alt.Scale(nice=False)),
-            y=alt.Y("f1:Q", title="F1 of the best latent's firing", scale=alt.Scale(domain=[0, 1])),
-            color=colour,
-        )
-        .properties(width=340, height=340)
-    )
     bound = next(check.bound for check in judged.verdict.checks if check.measure == "F1")
-    gate = (
-        alt.Chart(alt.Data(values=[{"f1": bound}]))
-        .mark_rule(color=INK, strokeDash=[4, 3])
-        .encode(y="f1:Q")
-    )
-    label = (
-        alt.Chart(alt.Data(values=[{"f1": bound, "text": f"gate: mean of {bound:g}"}]))
-        .mark_text(align="right", x=336, dy=12, color=INK, fontSize=11)
-        .encode(y="f1:Q", text="text:N")
-    )
-    found = judged.recoveries[TRAINED].recall_found
-    share = f"{found.value * judged.n_features:.0f}" if isinstance(found, Measured) else "none"
-    title = alt.TitleParams(
-        text=f"The gate world: {judged.objective} finds {share} of {judged.n_features} features",
-        subtitle=[
-            f"{judged.n_features} features in {judged.d_in} dimensions, {judged.true_l0:.0f} on "
-            f"every token; {judged.tokens_seen:,} tokens of training. Each point is a feature."
-        ],
-        anchor="start",
-        color=INK,
-        subtitleColor=MUTED,
-        fontSize=15,
-        subtitleFontSize=11,
-        subtitlePadding=6,
-        offset=14,
-    )
     return (
-        alt.hconcat(points, ranked + gate + label, spacing=36)
-        .properties(title=title)
+        alt.hconcat(_points(data, colour), _ranked(data, colour, bound), spacing=36)
+        .properties(title=_title(judged))
         .configure(
             background="white",
             font="Liberation Sans, Arial, sans-serif",
@@ -188,6 +131,75 @@ def picture(judged: GateRun, run: WorldRun) -> alt.HConcatChart:
                 titlePadding=8,
             ),
         )
+    )
+
+
+def _points(data: alt.Data, colour: alt.Color) -> alt.Chart:
+    """Cosine and F1 of each feature's best latent."""
+    return (
+        alt.Chart(data)
+        .mark_circle(size=34, opacity=0.65)
+        .encode(
+            x=alt.X(
+                "cosine:Q",
+                title="cosine of the feature's best latent with it",
+                scale=alt.Scale(domain=[0, 1.02], nice=False),
+            ),
+            y=alt.Y(
+                "f1:Q",
+                title="F1 of that latent's firing",
+                scale=alt.Scale(domain=[0, 1.04], nice=False),
+            ),
+            color=colour,
+        )
+        .properties(width=380, height=340)
+    )
+
+
+def _ranked(data: alt.Data, colour: alt.Color, bound: float) -> Any:
+    """F1 from the best feature down, beside what the gate asks of the mean."""
+    ranked = (
+        alt.Chart(data)
+        .transform_window(
+            rank="row_number()", groupby=["dictionary"], sort=[alt.SortField("f1", "descending")]
+        )
+        .mark_line(strokeWidth=2.4)
+        .encode(
+            x=alt.X("rank:Q", title="features, best first", scale=alt.Scale(nice=False)),
+            y=alt.Y("f1:Q", title="F1 of the best latent's firing", scale=alt.Scale(domain=[0, 1])),
+            color=colour,
+        )
+        .properties(width=340, height=340)
+    )
+    gate = (
+        alt.Chart(alt.Data(values=[{"f1": bound}]))
+        .mark_rule(color=INK, strokeDash=[4, 3])
+        .encode(y="f1:Q")
+    )
+    label = (
+        alt.Chart(alt.Data(values=[{"f1": bound, "text": f"gate: mean of {bound:g}"}]))
+        .mark_text(align="right", x=336, dy=12, color=INK, fontSize=11)
+        .encode(y="f1:Q", text="text:N")
+    )
+    return ranked + gate + label
+
+
+def _title(judged: GateRun) -> alt.TitleParams:
+    found = judged.recoveries[TRAINED].recall_found
+    share = f"{found.value * judged.n_features:.0f}" if isinstance(found, Measured) else "none"
+    return alt.TitleParams(
+        text=f"The gate world: {judged.objective} finds {share} of {judged.n_features} features",
+        subtitle=[
+            f"{judged.n_features} features in {judged.d_in} dimensions, {judged.true_l0:.0f} on "
+            f"every token; {judged.tokens_seen:,} tokens of training. Each point is a feature."
+        ],
+        anchor="start",
+        color=INK,
+        subtitleColor=MUTED,
+        fontSize=15,
+        subtitleFontSize=11,
+        subtitlePadding=6,
+        offset=14,
     )
 
 

@@ -80,11 +80,28 @@ def test_two_processes_make_the_sae_that_one_makes(folder: Path) -> None:
     assert one.encode(x).nnz > 0
 
 
-@pytest.mark.parametrize("verb", ["sweep", "score", "compare"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("sweep", "alone.yaml"),
+        ("score", "alone.yaml"),
+        ("compare", "alone.yaml"),
+        ("lookup", "alone.yaml"),
+        ("absorption", "alone.yaml"),
+        ("splitting", "alone.yaml", "--width", "64", "--width", "128"),
+        ("repair", "alone.yaml", "repaired"),
+        ("gate",),
+    ],
+    ids=lambda asked: asked[0],
+)
 def test_what_is_not_shared_out_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, verb: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    asked: tuple[str, ...],
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    ended = run(monkeypatch, capsys, "sae", verb, folder / "alone.yaml", "-q")
+    monkeypatch.chdir(folder)
+    ended = run(monkeypatch, capsys, "sae", *asked, "-q")
     assert ended.code == 2
-    assert f"sae {verb} does not run on several processes" in ended.err
+    assert f"sae {asked[0]} does not run on several processes" in ended.err

@@ -155,9 +155,8 @@ def compare_on(
     """Compare on activations x [token, d_in] of the text's tokens."""
     latents = SparseLatents.concatenate([sae.encode(rows) for rows in x.split(BATCH_TOKENS)])
     counts = [_counts(latents, half) for half in (text.fitted, ~text.fitted)]
-    total = counts[0] + counts[1]
-    usable = (torch.stack(counts).amin(0) >= LEAST_FIRES) & (total <= MOST_DENSE * len(x))
-    chosen = draw_by_density(total, usable, min(units, sae.config.d_in), seed=seed)
+    usable = usable_latents(counts[0], counts[1], text)
+    chosen = draw_by_density(counts[0] + counts[1], usable, min(units, sae.config.d_in), seed=seed)
     if not len(chosen):
         raise InvalidInput(
             f"no latent fires on {LEAST_FIRES} tokens of either half and on less than "
@@ -186,6 +185,17 @@ def compare_on(
         densities=(low, middle, high),
         families=families,
     )
+
+
+def usable_latents(fitted: Tensor, tested: Tensor, text: NgramText) -> Tensor:
+    """Which latents [d_sae] fire often enough in both halves, and not on too many tokens.
+
+    Directions are matched to a latent's density in the fitted half, which must be below ½ there
+    even where the halves are of unequal size.
+    """
+    often = torch.minimum(fitted, tested) >= LEAST_FIRES
+    seldom = fitted + tested <= MOST_DENSE * len(text)
+    return often & seldom & (2 * fitted < int(text.fitted.sum()))
 
 
 def _rivals(

@@ -27,6 +27,7 @@ from auditkit.quality import (
     densities_of,
     fit_floors,
 )
+from auditkit.quality.fidelity import HIGH_NORM_FACTOR
 from auditkit.report.score_document import Column
 from auditkit.saes import SparseAutoencoder
 from auditkit.store import MASKED_IN_STATS
@@ -67,7 +68,7 @@ class ScoreBench:
     def norm_limit(self) -> float | None:
         """The norm above which a token is left out of the second reading."""
         norm = self.bench.reference_norm
-        return None if norm is None else 10 * norm
+        return None if norm is None else HIGH_NORM_FACTOR * norm
 
     @cached_property
     def text_digest(self) -> str:

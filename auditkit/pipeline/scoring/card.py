@@ -10,7 +10,9 @@ from auditkit.core.audits import NamedMeasure
 from auditkit.core.measured import Measured
 from auditkit.report.score_document import ScoreDocument, ScoreRow
 from auditkit.report.score_table import score_markdown
-from auditkit.saes import SparseAutoencoder, write_sae
+from auditkit.saes import SparseAutoencoder, read_log_sparsity, write_sae
+from auditkit.saes.formats.saelens_folder import WEIGHTS
+from auditkit.saes.formats.tensor_file import STORED_DTYPES, read_tensors
 
 WITH_FLOORS = (
     "explained variance (centred)",
@@ -70,11 +72,15 @@ def card_rows(document: ScoreDocument) -> tuple[NamedMeasure, ...]:
 def keep_in_metadata(
     sae: SparseAutoencoder, folder: Path, measures: Sequence[NamedMeasure]
 ) -> None:
-    """Write the measures into the SAE's own metadata, weights untouched."""
+    """Write the measures into the SAE's own metadata; weights keep the dtype they are stored in."""
     own = dict(sae.config.metadata.get("auditkit", {}))
     own["card"] = {"measures": [as_row(m) for m in measures]}
-    stored = own.get("stored_dtype", "float16")
-    write_sae(sae.with_metadata({**sae.config.metadata, "auditkit": own}), folder, dtype=stored)
+    write_sae(
+        sae.with_metadata({**sae.config.metadata, "auditkit": own}),
+        folder,
+        dtype=_stored_dtype(folder),
+        log_sparsity=read_log_sparsity(folder),
+    )
 
 
 def as_row(measure: NamedMeasure) -> dict[str, Any]:
@@ -87,6 +93,12 @@ def as_row(measure: NamedMeasure) -> dict[str, Any]:
     if value.interval is not None:
         row |= {"low": value.interval.low, "high": value.interval.high}
     return row
+
+
+def _stored_dtype(folder: Path) -> str:
+    """The dtype of a folder's weights; float32, which loses nothing, where they have several."""
+    found = {tensor.dtype for tensor in read_tensors(folder / WEIGHTS).values()}
+    return next((name for name, dtype in STORED_DTYPES.items() if found == {dtype}), "float32")
 
 
 def _named(row: ScoreRow) -> NamedMeasure:

@@ -32,8 +32,10 @@ def with_kept(
     document: ScoreDocument, before: ScoreDocument | None, compared: Compared
 ) -> ScoreDocument:
     """`document` with the groups that it lacks, and the values of comparisons that are absent,
-    from an earlier score of the same weights; everything kept is marked."""
-    if before is None or before.sae.weights_sha256 != document.sae.weights_sha256:
+    from an earlier score of the same weights on the same model; everything kept is marked."""
+    if before is None or before.model != document.model:
+        return document
+    if before.sae.weights_sha256 != document.sae.weights_sha256:
         return document
     absent = {c.column for c in compared.shown if c.absent}
     stability = compared.second_seed.absent or compared.reference.absent

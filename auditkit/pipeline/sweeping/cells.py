@@ -67,6 +67,8 @@ class Standing:
     @property
     def mark(self) -> str:
         """How a table says it."""
+        if self.on_explained_variance is None and self.on_delta_ce is None:
+            return "not measured"
         beaten = [
             name
             for name, dominated in (("EV", self.on_explained_variance), ("ΔCE", self.on_delta_ce))
@@ -126,6 +128,12 @@ def _dominated(pairs: Sequence[tuple[Measure, Measure]], *, sign: float) -> list
     for i, beaten in zip(places, dominated(points), strict=True):
         found[i] = beaten
     return found
+
+
+def counts(measures: Sequence[Measure]) -> str:
+    """The n of what was measured, or their range, for a reader."""
+    found = sorted({m.n for m in measures if isinstance(m, Measured)})
+    return "–".join(f"{n:,}" for n in dict.fromkeys((found[0], found[-1]))) if found else "0"
 
 
 def _value(measure: Measure) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from auditkit.core.measured import Measure, Measured
-from auditkit.pipeline.sweeping.cells import Sweep
+from auditkit.pipeline.sweeping.cells import Sweep, counts
 
 INK, MUTED, GRID = "#1b2129", "#5b6673", "#e3e7ec"
 COLOURS = ("#1f4e79", "#c05621", "#2f7d4f", "#7a3e9d", "#9b2c3d", "#5f6b1f", "#0e7490", "#8a6d1a")
@@ -116,6 +116,8 @@ def _cell_rows(sweep: Sweep, measure: str, dominated: int) -> list[dict[str, Any
         value: Measure = getattr(result, measure)
         if not (isinstance(value, Measured) and isinstance(result.l0, Measured)):
             continue
+        if result.l0.value <= 0:
+            continue  # an SAE that is wholly dead has no place on a log axis; the table has it
         beaten = (standing.on_explained_variance, standing.on_delta_ce)[dominated]
         rows.append(
             {
@@ -147,19 +149,14 @@ def _subtitle(sweep: Sweep) -> list[str]:
     """What was trained and on how much each point was measured."""
     seen = sorted({result.tokens_seen for result in sweep.cells})
     spans = "–".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) if seen else "no"
-    tokens = _counts([r.explained_variance for r in sweep.cells])
-    predictions = _counts([r.delta_ce for r in sweep.cells])
+    tokens = counts([r.explained_variance for r in sweep.cells])
+    predictions = counts([r.delta_ce for r in sweep.cells])
     missing = f" {len(sweep.missing)} not finished." if sweep.missing else ""
     return [
         f"{len(sweep.cells)} SAEs, each trained on {spans} tokens. Held-out text: "
         f"n = {tokens} tokens (left), {predictions} predictions (right).{missing}",
         "Filled: no other SAE is as sparse and as good. Hollow: dominated. Dashed grey: baselines.",
     ]
-
-
-def _counts(measures: Sequence[Measure]) -> str:
-    counts = sorted({m.n for m in measures if isinstance(m, Measured)})
-    return "–".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
 
 
 def _short(model: str) -> str:

@@ -20,7 +20,6 @@ from auditkit.core.fingerprint import fingerprint
 from auditkit.core.measured import Measure, Measured, NotMeasured
 from auditkit.core.progress import Progress
 from auditkit.pipeline.comparisons import is_trained_by
-from auditkit.pipeline.objective_settings import plan_objective
 from auditkit.pipeline.sweeping.cells import BaselinePoint, Cell, CellResult, Sweep, stand
 from auditkit.pipeline.sweeping.grid import cell_document, list_cells
 from auditkit.pipeline.sweeping.json_form import (
@@ -35,7 +34,7 @@ from auditkit.pipeline.sweeping.json_form import (
 from auditkit.pipeline.sweeping.measures import HeldOutText, capture_held_out
 from auditkit.pipeline.sweeping.page import render_page
 from auditkit.pipeline.sweeping.plot import pareto_png, pareto_spec, pareto_svg
-from auditkit.pipeline.train import harvest, plan_buffer, plan_training, train
+from auditkit.pipeline.train import check_training, harvest, plan_buffer, plan_training, train
 from auditkit.saes import SparseAutoencoder, load_sae
 from auditkit.training import ActivationStore, BufferPlan, TrainPlan
 
@@ -65,7 +64,15 @@ class _Planned:
 
     @property
     def kept(self) -> Path:
-        return self.folder.with_suffix(".json")
+        return self._beside(".json")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self._beside(".checkpoint")
+
+    def _beside(self, suffix: str) -> Path:
+        # Not with_suffix, which takes what follows the point of l1 0.02, digest and all, for one.
+        return self.folder.with_name(self.folder.name + suffix)
 
 
 class _Text:
@@ -98,7 +105,7 @@ def sweep_from(file: Path, *, only_finished: bool, progress: Progress) -> SweepO
     located = load_train(file)
     asked = _asked(located)
     for cell in list_cells(located.document):
-        plan_objective(cell_document(located.document, cell))  # before hours of harvest
+        check_training(cell_document(located.document, cell))  # before hours of harvest
     activations = harvest(located, progress)
     text = _Text(located, activations.meta.reference_norm, progress)
     planned = _plan_cells(located, activations)
@@ -158,14 +165,13 @@ def _finish(
 ) -> CellResult:
     """Train the cell unless its SAE is there, measure it, and keep what was measured."""
     sae = _trained(one)
-    checkpoint = one.folder.with_suffix(".checkpoint")
     if sae is None:
         sae = train(
             one.plan,
             activations,
             progress,
             name=one.cell.name,
-            checkpoint=checkpoint,
+            checkpoint=one.checkpoint,
             output=one.folder,
             buffer=buffer,
         )
@@ -183,7 +189,7 @@ def _finish(
         dead=found.dead,
     )
     _write_json(one.kept, {"key": one.key, "result": plain_cell(result)})
-    (checkpoint / "checkpoint.safetensors").unlink(missing_ok=True)
+    (one.checkpoint / "checkpoint.safetensors").unlink(missing_ok=True)
     progress.advance()
     progress.note(
         f"{one.cell.name}: L0 {_say(found.l0)}, explained variance "

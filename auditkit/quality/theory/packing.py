@@ -88,7 +88,8 @@ def log_projected_count(d: int, epsilon: float) -> float:
     _check(d, epsilon)
     eta = epsilon / (2 + epsilon)
     log_points = d * (eta**2 / 2 - eta**3 / 3) / 4
-    return max(math.log(d), log_points + math.log1p(-math.exp(-log_points)))
+    # ln(n − 1), which stays finite where n is hardly above 1.
+    return max(math.log(d), log_points + math.log(-math.expm1(-log_points)))
 
 
 def log_moment_count(d: int, epsilon: float) -> float | None:

@@ -121,7 +121,6 @@ def map_phases(
     optimiser = torch.optim.Adam([W, b], lr=plan.lr)
     # Losses of order density·importance: all cells then learn at one rate.
     size = density * importance.amin(1)
-    loss = torch.zeros(len(density))
     for step in range(plan.steps):
         optimiser.param_groups[0]["lr"] = plan.lr * (1 - step / plan.steps)
         loss = expected_loss(W, b, importance, probabilities, quadrature.points)
@@ -130,7 +129,8 @@ def map_phases(
         optimiser.step()
         if progress is not None:
             progress(step + 1, plan.steps)
-    reached = loss.detach()
+    with torch.no_grad():
+        reached = expected_loss(W, b, importance, probabilities, quadrature.points)
     best = reached.reshape(len(grid), plan.starts).argmin(1)
     chosen = torch.arange(len(grid)) * plan.starts + best
     return tuple(

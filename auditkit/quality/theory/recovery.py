@@ -106,7 +106,6 @@ def _bracket(
     random = max(isometry_of(units, part) for part in drawn.split(64))
     grown = grow_bad_sets(units, k, starts=min(greedy, m), generator=generator)
     lower = max(random, isometry_of(units, grown))
-    overlaps = babel(units, k - 1) if k > 1 else torch.zeros(1, dtype=torch.float64)
     upper, coherence = float(overlaps[-1]), float(overlaps[0])
     # Rounding must not put the bracket's ends out of order where they meet.
     return IsometryBracket(

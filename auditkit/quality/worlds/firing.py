@@ -46,8 +46,9 @@ class Steady:
     """Features fire each by itself but for their number, which is the same on every token.
 
     Systematic sampling (Madow 1949) with the features in a new random order for each token: the
-    rates hold exactly, Σ rates fire on each token (rounded up or down), and two features are
-    independent up to order 1/features. A fixed k then misses nothing for want of latents.
+    rates hold exactly, and Σ rates fire on each token (rounded up or down). Two features are not
+    quite independent: with k on every token they fire together about (k − 1)/k as often as if they
+    were. A fixed k then misses nothing for want of latents.
     """
 
     rates: Probabilities

@@ -48,7 +48,8 @@ def load_transcoder(folder: str | Path) -> Transcoder:
     value = parse_json_object(text, str(path), "architecture, d_in, d_out, d_sae")
     source = parse_yaml(text, str(path)).source
     cfg = validate_document(ParsedText(value, source, []), TranscoderCfg)
-    own = dict(cfg.metadata.get("auditkit", {}))
+    own = cfg.metadata.get("auditkit", {})
+    own = dict(own) if isinstance(own, dict) else {"card": own}
     stated, model = own.get("name"), cfg.metadata.get("model_name")
     config = TranscoderConfig(
         name=stated if isinstance(stated, str) else folder.resolve().name,

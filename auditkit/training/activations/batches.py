@@ -105,7 +105,8 @@ class ShuffledBatches:
 
     `buffer` says where the rows are kept (`.buffer` what came of it): in memory, as float16, or on
     disk, from where they are read a window at a time, in rising order. Either way batch `step`
-    holds the same rows to the bit.
+    holds the same rows to the bit. The budget is that of all `processes` of this machine which keep
+    the same rows, each for itself.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class ShuffledBatches:
         batch_size: int,
         seed: int,
         buffer: BufferPlan | None = None,
+        processes: int = 1,
     ) -> None:
         if len(indices) < batch_size:
             raise InvalidInput(
@@ -134,7 +136,7 @@ class ShuffledBatches:
         self._rows = np.empty((0, store.d_in), dtype=np.float16)
         plan = buffer or BufferPlan()
         self.buffer: Buffer = choose_buffer(
-            plan, needed_bytes=len(indices) * store.d_in * 2, where=str(store.folder)
+            plan, needed_bytes=len(indices) * store.d_in * 2 * processes, where=str(store.folder)
         )
         window_rows = min(_WINDOW_ROWS, plan.memory_bytes // (2 * store.d_in))
         self._window_batches = max(1, window_rows // batch_size)

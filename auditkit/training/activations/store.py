@@ -79,6 +79,8 @@ def read_meta(folder: Path) -> ActivationMeta:
         raise InvalidInput(
             f"{path}: not JSON ({error})", help="harvest into a new folder"
         ) from None
+    if not isinstance(raw, dict):
+        raise InvalidInput(f"{path}: not an object", help="harvest into a new folder")
     if raw.get("format") != FORMAT or raw.get("dtype") != "float16":
         raise InvalidInput(
             f"{path}: format {raw.get('format')!r} of {raw.get('dtype')!r}, "

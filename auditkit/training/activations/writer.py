@@ -28,7 +28,8 @@ class ActivationWriter:
     """Writes rows of whole documents; `commit` makes everything appended so far permanent.
 
     Opening a folder whose `key` equals the new one goes on after the last commit; another key
-    raises MismatchError, so that two harvests never mix.
+    raises MismatchError, so that two harvests never mix, and committed rows that are gone
+    WeightsError.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ActivationWriter:
         self._sources = Counter({s.name: s.tokens for s in meta.sources})
         self._documents = meta.documents
         if self._shards:
+            ActivationStore(self.folder)  # truncate would fill up with zeros what was lost
             last = self._shards[-1]
             with (self.folder / last.file).open("r+b") as file:
                 file.truncate(last.rows * meta.d_in * 2)

@@ -111,15 +111,32 @@ class Mesh:
         """Raise RunFailed unless `value` is the same to the bit along the data dimension."""
         if self.data == 1:
             return
-        ends = torch.tensor([value, -value], dtype=torch.float64)
-        with self._together():
-            dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=self.data_group)
-        if float(ends[0]) != -float(ends[1]):
+        low, high = self._span(value, self.data_group)
+        if low != high:
             raise RunFailed(
-                f"{what} have drifted apart between ranks ({-float(ends[1])!r} to "
-                f"{float(ends[0])!r}): ranks run different code, libraries or processors",
+                f"{what} have drifted apart between ranks ({low!r} to {high!r}): ranks run "
+                "different code, libraries or processors",
                 help=_LOST,
             )
+
+    def require_same_start(self, step: int) -> None:
+        """Raise RunFailed on every rank unless all begin at `step`."""
+        if self.size == 1:
+            return
+        low, high = self._span(float(step), None)
+        if low != high:
+            raise RunFailed(
+                f"rank {self.rank} of {self.size} begins at step {step}, others at {low:.0f} to "
+                f"{high:.0f}: they do not see one checkpoint",
+                help="give all machines the same folders, on a file system that they share",
+            )
+
+    def _span(self, value: float, group: dist.ProcessGroup | None) -> tuple[float, float]:
+        """The smallest and the largest `value` of a group (of all ranks, where that is None)."""
+        ends = torch.tensor([value, -value], dtype=torch.float64)
+        with self._together():
+            dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=group)
+        return -float(ends[1]), float(ends[0])
 
     def wait_for_all(self) -> None:
         """Wait until every rank is here, for days if need be."""
@@ -153,6 +170,11 @@ ALONE = Mesh(rank=0, data=1, latents=1)
 def started_together() -> int:
     """Of how many processes torchrun says that this is one; 1 where it did not start this."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def processes_here(mesh: Mesh) -> int:
+    """How many ranks of `mesh` run on this machine, as torchrun says; all where it says nothing."""
+    return min(mesh.size, int(os.environ.get("LOCAL_WORLD_SIZE", mesh.size)))
 
 
 @contextmanager

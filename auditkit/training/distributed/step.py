@@ -35,7 +35,8 @@ _EVALUATION_ROWS = 2048
 class DistributedStep:
     """Runs training steps on this rank's part of a state, in place; every rank calls it alike.
 
-    Raises NotSupportedYet for other objectives than TopK.
+    Raises NotSupportedYet for other objectives than TopK, InvalidInput where the batch or the
+    latents cannot be shared out evenly.
     """
 
     def __init__(self, plan: TrainPlan, mesh: Mesh) -> None:
@@ -44,6 +45,8 @@ class DistributedStep:
                 f"the objective {plan.objective.name} is not trained on several processes yet",
                 help="start it without torchrun; topk is the objective that is sharded",
             )
+        mesh.share_of_batch(plan.batch_size)
+        mesh.share_of_latents(plan.d_sae)
         self._plan = plan
         self._topk = plan.objective
         self._mesh = mesh

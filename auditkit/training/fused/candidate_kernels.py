@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
-from auditkit.training.fused.kernels import (
+from auditkit.training.fused.selection_kernels import (
     BLOCK,
     block_maxima,
     kth_largest,

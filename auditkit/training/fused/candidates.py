@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
+from auditkit.core.errors import InvalidInput
 from auditkit.training.objective_step import diverged
 from auditkit.training.parameters import SaeParameters
 
@@ -92,6 +93,12 @@ class Candidates:
     ) -> None:
         from auditkit.training.fused import candidate_kernels
 
+        # The k-th largest is first bounded by that of the blocks' maxima.
+        if p.d_sae // candidate_kernels.BLOCK < k:
+            raise InvalidInput(
+                f"{p.d_sae:,} latents are too few to choose candidates for k {k} from",
+                help="take the product in float32",
+            )
         self._kernels, self._k = candidate_kernels, k
         self._is_int8 = product == "int8"
         dtype = torch.int8 if self._is_int8 else torch.bfloat16

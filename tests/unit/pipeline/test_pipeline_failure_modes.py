@@ -26,14 +26,14 @@ from auditkit.pipeline.failures.absorption import (
     read_words,
     single_token_words,
 )
-from auditkit.pipeline.failures.lookup import lookup_from, ngram_text
+from auditkit.pipeline.failures.lookup import lookup_from, ngram_text, usable_latents
 from auditkit.pipeline.failures.splitting import splitting_from
 from auditkit.pipeline.fidelity import activations_of
 from auditkit.pipeline.held_out import document_of, held_out_prompts
 from auditkit.pipeline.train import train_from
 from auditkit.pipeline.workbench import Workbench
 from auditkit.quality.lookups.comparison import BEST, SHUFFLED
-from auditkit.quality.lookups.ngram_text import NO_TOKEN
+from auditkit.quality.lookups.ngram_text import NO_TOKEN, NgramText
 from auditkit.store import MASKED_IN_STATS
 from tests.tiny import WORDS, tiny_model
 
@@ -115,6 +115,20 @@ def test_latents_are_compared_with_other_directions(trained: Path) -> None:
     assert found.documents[0] > 1
     assert "SAE latents" in found.text()
     assert json.loads(found.json())["latents"] == found.latents
+
+
+def test_latents_that_no_direction_can_match_in_density_are_not_usable() -> None:
+    fitted = torch.arange(500) < 100
+    text = NgramText(
+        current=torch.zeros(500, dtype=torch.int64),
+        previous=torch.full((500,), NO_TOKEN),
+        document=(~fitted).long(),
+        fitted=fitted,
+    )
+    on_fitted = torch.tensor([9, 10, 49, 50, 100, 10])
+    on_tested = torch.tensor([50, 10, 50, 50, 40, 141])
+    usable = usable_latents(on_fitted, on_tested, text)
+    assert usable.tolist() == [False, True, True, False, False, False]
 
 
 def test_a_word_behind_a_shared_prefix_is_read_as_in_the_whole_prompt() -> None:

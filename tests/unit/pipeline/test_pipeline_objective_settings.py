@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from auditkit.config import TrainDocument, load_train
-from auditkit.core.errors import DocumentError, InvalidInput
+from auditkit.core.errors import DocumentError, InvalidInput, NotSupportedYet
+from auditkit.core.progress import Silent
 from auditkit.pipeline.objective_settings import plan_objective
-from auditkit.pipeline.train import plan_training
+from auditkit.pipeline.train import check_training, plan_training, train_from
 from auditkit.training import (
     BatchTopK,
     Gated,
     JumpReLU,
     MatryoshkaBatchTopK,
+    Mesh,
     ReluL1,
     TopK,
     is_plan_of_card,
@@ -86,6 +88,32 @@ def test_the_trainer_block_names_objective_and_settings(tmp_path, lines, expecte
 def test_settings_that_an_objective_does_not_have_or_lacks_are_refused(tmp_path, lines, message):
     with pytest.raises(InvalidInput, match=message):
         plan_objective(document(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["k: 97"], r"k is 97, expected 1 to d_sae \(96\)"),
+        (["objective: jumprelu", "target_l0: 97"], r"target_l0 is 97.0, expected at most d_sae"),
+    ],
+)
+def test_settings_that_do_not_fit_the_width_are_refused_before_any_harvest(
+    tmp_path, lines, message
+):
+    document(tmp_path, *lines)  # neither the model nor the text is there
+    with pytest.raises(InvalidInput, match=message):
+        train_from(tmp_path / "train.yaml", progress=Silent())
+
+
+def test_what_several_processes_cannot_train_is_refused_before_any_harvest(tmp_path):
+    found = document(tmp_path, "objective: gated", "l1: 1")
+    with pytest.raises(NotSupportedYet, match="the objective gated is not trained on several"):
+        check_training(found, Mesh(rank=0, data=2, latents=1))
+    found = document(tmp_path, "k: 8")
+    with pytest.raises(InvalidInput, match="d_sae 96 cannot be shared out evenly among 5 ranks"):
+        check_training(found, Mesh(rank=0, data=1, latents=5))
+    with pytest.raises(InvalidInput, match="batch_size 2048 cannot be shared out evenly among 3"):
+        check_training(found, Mesh(rank=0, data=3, latents=1))
 
 
 def test_two_names_for_the_objective_are_refused_where_they_stand(tmp_path):

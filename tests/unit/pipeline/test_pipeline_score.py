@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from auditkit.core.errors import InvalidInput, MismatchError
 from auditkit.core.measured import Measured, NotMeasured
@@ -271,6 +272,26 @@ def test_a_score_of_other_weights_keeps_nothing(copy: Whole) -> None:
     write_sae(sae, copy.sae)
     found = score_from(copy.file, tokens=900, only=["geometry"], progress=Silent()).document
     assert [part.group for part in found.parts] == ["geometry"]
+
+
+def test_a_score_on_another_model_keeps_nothing(copy: Whole) -> None:
+    before = ScoreDocument.model_validate_json((copy.sae / "score.json").read_text())
+    other = before.model.model_copy(update={"weights_sha256": "0" * 64})
+    changed = before.model_copy(update={"model": other})
+    (copy.sae / "score.json").write_text(changed.json_text(), encoding="utf-8")
+    found = score_from(copy.file, tokens=900, only=["geometry"], progress=Silent()).document
+    assert [part.group for part in found.parts] == ["geometry"]
+
+
+def test_weights_in_float32_stay_as_they_are(copy: Whole) -> None:
+    sae = load_sae(copy.sae)
+    sae.tensors["W_dec"].mul_(1 + 1e-5)  # beyond float16
+    write_sae(sae, copy.sae, dtype="float32", log_sparsity=torch.full((48,), -2.0))
+    names = ("sae_weights.safetensors", "sparsity.safetensors")
+    before = [digest(copy.sae / name) for name in names]
+    found = score_from(copy.file, tokens=900, only=["geometry"], progress=Silent()).document
+    assert [digest(copy.sae / name) for name in names] == before
+    assert load_sae(copy.sae).identity.weights_sha256 == found.sae.weights_sha256
 
 
 def test_ctrl_c_loses_no_finished_group(copy: Whole) -> None:

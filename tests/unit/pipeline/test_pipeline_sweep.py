@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from dataclasses import replace
@@ -12,7 +13,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from auditkit.cli.sae_view import sweep_view
 from auditkit.config import load_train
 from auditkit.core.errors import DocumentError, InvalidInput, NothingEvaluated
 from auditkit.core.hook_point import HookPoint
@@ -25,6 +28,7 @@ from auditkit.pipeline.sweeping.grid import cell_document, list_cells
 from auditkit.pipeline.sweeping.json_form import plain_cell, read_cell
 from auditkit.pipeline.sweeping.loss import SplicedText
 from auditkit.pipeline.sweeping.page import render_page
+from auditkit.pipeline.sweeping.plot import pareto_spec
 from auditkit.pipeline.sweeping.sweep import SweepOutcome, baseline_terms, sweep_from
 from auditkit.quality import (
     PrincipalComponents,
@@ -196,6 +200,50 @@ def test_other_settings_are_other_cells(swept: SweepOutcome, file: Path) -> None
     assert found.sweep.cells[0].sae != swept.sweep.cells[0].sae
 
 
+def test_cells_whose_settings_differ_behind_the_point_keep_apart(file: Path) -> None:
+    other = file.with_name("fine.yaml")
+    other.write_text(
+        file.read_text()
+        .replace("k: 4, ", "")
+        .replace("trainer: {", "trainer: {objective: relu_l1, l1: 1, ")
+        .replace("grids: [{k: [2, 8]}]", "grids: [{l1: [0.01, 0.02]}]")
+        .replace("d_sae: [32, 64]", "d_sae: [32]")
+        .replace("steps: 40", "steps: 5")
+        .replace("found", "f3")
+    )
+    sweep_from(other, only_finished=False, progress=Silent())
+    progress = Counted()
+    again = sweep_from(other, only_finished=True, progress=progress)
+    assert [c.cell.setting for c in again.sweep.cells] == [0.01, 0.02]
+    assert progress.trained == []
+
+
+def test_the_terminal_shows_every_cell_and_every_baseline(swept: SweepOutcome) -> None:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(sweep_view(swept.sweep))
+    shown = console.export_text()
+    for found, standing in zip(swept.sweep.cells, swept.sweep.standings, strict=True):
+        line = next(line for line in shown.splitlines() if line.startswith(found.cell.name))
+        assert f"{value(found.explained_variance):.4f}" in line
+        assert line.rstrip().endswith(standing.mark)
+    assert shown.count("baseline") == len(swept.sweep.baselines)
+    assert "held-out tokens" in shown
+
+
+def test_a_cell_that_is_wholly_dead_does_not_break_the_log_axis(swept: SweepOutcome) -> None:
+    dead = replace(swept.sweep.cells[0], l0=Measured(value=0.0, n=5))
+    others = swept.sweep.cells[1:]
+    sweep = replace(swept.sweep, cells=(dead, *others), standings=stand((dead, *others)))
+    drawn = [
+        row["l0"]
+        for panel in pareto_spec(sweep)["hconcat"]
+        for layer in panel["layer"]
+        for row in layer["data"]["values"]
+    ]
+    assert drawn
+    assert min(drawn) > 0
+
+
 def test_a_damaged_cell_is_trained_again(swept: SweepOutcome, file: Path) -> None:
     cell = swept.sweep.cells[0]
     folder = file.parent / "build/sweep" / cell.folder
@@ -226,6 +274,7 @@ def test_a_cell_differs_from_the_trainer_in_what_the_grid_names(file: Path) -> N
         ("{k: [2, 2]}", "topk-32-k2 stands twice"),
         ("{l1: [0.1]}", "trainer.l1 is no setting of topk"),
         ("{objective: nonsense, k: [2]}", "trainer.objective is nonsense, which does not"),
+        ("{k: [2, 33]}", r"k is 33, expected 1 to d_sae \(32\)"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(tmp_path: Path, grid: str, message: str) -> None:
@@ -280,6 +329,8 @@ def test_what_was_not_measured_stands_nowhere() -> None:
     cells = [result(8, 0.9, 0.4), replace(result(16, 0.8, 0.1), delta_ce=NotMeasured("no text"))]
     assert stand(cells)[1].on_delta_ce is None
     assert stand(cells)[0].on_delta_ce is False
+    without = replace(cells[0], l0=NotMeasured("no latents"))
+    assert stand([without])[0].mark == "not measured"
 
 
 def test_a_cells_result_comes_back_from_json() -> None:

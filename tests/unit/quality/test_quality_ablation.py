@@ -109,7 +109,7 @@ def test_a_latent_that_moves_all_logits_alike_counts_the_vocabulary(model: Langu
 
 def test_a_latent_that_moves_nothing_has_no_effective_number(model: LanguageModel) -> None:
     found = ablate(model, DEAD)
-    assert isinstance(found.latents.effective_logits, NotMeasured)
+    assert found.latents.effective_logits == NotMeasured("no fire that was drawn moves a logit")
     assert found.latents.unmoved == found.fires == 4
 
 

@@ -224,6 +224,7 @@ def test_the_tails_bound_takes_over_smoothly_where_the_tail_underflows():
 
 def test_the_projection_bound_needs_many_dimensions_and_then_grows_with_them():
     assert log_projected_count(10, 0.5) == math.log(10)
+    assert log_projected_count(10, 1e-9) == math.log(10)  # one point, to the last digit
     large = log_projected_count(20_000, 0.5)
     eta = 0.5 / 2.5
     assert large == pytest.approx(20_000 * (eta**2 / 2 - eta**3 / 3) / 4)

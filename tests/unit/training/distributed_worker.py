@@ -65,17 +65,21 @@ def take_steps(folder: Path, name: str, job: dict[str, Any], mesh: Mesh) -> None
 
 
 def train(folder: Path, name: str, job: dict[str, Any], mesh: Mesh) -> None:
-    """A whole training run; rank `dies_on` is gone after so many steps."""
+    """A whole training run; rank `dies_on` is gone after so many steps, and with `apart` ranks
+    other than 0 see no checkpoint."""
 
     def watch(event: TrainEvent) -> None:
         if mesh.rank == job.get("dies_on") and event.step == 15:
             os._exit(9)
 
+    checkpoint = job.get("checkpoint", f"{name}.checkpoint")
+    if job.get("apart") and mesh.rank:
+        checkpoint = f"elsewhere-{mesh.rank}"
     sae: SparseAutoencoder = train_sae(
         plan(),
         ActivationStore(folder / "activations"),
         name="together",
-        checkpoint_dir=folder / job.get("checkpoint", f"{name}.checkpoint"),
+        checkpoint_dir=folder / checkpoint,
         checkpoint_every=10,
         evaluate_every=20,
         progress=watch,

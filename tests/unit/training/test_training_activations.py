@@ -99,6 +99,14 @@ def test_a_truncated_shard_is_refused(tmp_path):
         ActivationStore(tmp_path)
 
 
+def test_a_writer_does_not_fill_up_a_truncated_shard_with_zeros(tmp_path):
+    write(tmp_path, random_rows(15))
+    shard = tmp_path / "acts-00001.f16"
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(WeightsError, match=r"acts-00001.f16: truncated, 57 bytes of 60"):
+        ActivationWriter(tmp_path, META, shard_rows=10)
+
+
 def test_a_missing_shard_is_refused(tmp_path):
     write(tmp_path, random_rows(15))
     (tmp_path / "acts-00000.f16").unlink()
@@ -130,6 +138,9 @@ def test_a_meta_of_another_format_is_refused(tmp_path, change, message):
 def test_a_meta_that_is_no_json_is_refused(tmp_path):
     (tmp_path / "meta.json").write_text('{"format": ')
     with pytest.raises(InvalidInput, match="not JSON"):
+        ActivationStore(tmp_path)
+    (tmp_path / "meta.json").write_text("[]")
+    with pytest.raises(InvalidInput, match="not an object"):
         ActivationStore(tmp_path)
 
 

@@ -23,6 +23,7 @@ from auditkit.training import (
 from auditkit.training.activations import buffer
 from auditkit.training.activations.batches import PairedBatches, ShuffledBatches, split_rows
 from auditkit.training.activations.buffer import choose_buffer, free_memory
+from auditkit.training.distributed.mesh import ALONE, Mesh, processes_here
 
 GIGABYTE = 1_000_000_000
 
@@ -84,6 +85,22 @@ def test_what_is_free_is_read_in_bytes(monkeypatch, tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 10 kB\nMemAvailable:    7 kB\n")
     monkeypatch.setattr(buffer, "_MEMORY_INFO", tmp_path / "meminfo")
     assert free_memory() == 7 * 1024
+
+
+@pytest.mark.usefixtures("much_memory")
+def test_the_budget_is_for_all_processes_of_the_machine(tmp_path, monkeypatch):
+    store = write(tmp_path, random_rows(50))
+    plan = BufferPlan(memory_bytes=3 * store.nbytes)
+    for processes, place in ((3, "memory"), (4, "disk")):
+        batches = ShuffledBatches(
+            store, np.arange(50), batch_size=5, seed=0, buffer=plan, processes=processes
+        )
+        assert batches.buffer.place == place
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert processes_here(Mesh(rank=0, data=4, latents=2)) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert processes_here(Mesh(rank=0, data=4, latents=2)) == 2
+    assert processes_here(ALONE) == 1
 
 
 @pytest.mark.usefixtures("much_memory")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from auditkit.core.errors import RunFailed
+from auditkit.core.errors import InvalidInput, RunFailed
 from auditkit.training import TopK, TrainPlan
 from auditkit.training.fused import candidates
 from auditkit.training.fused.candidates import Candidates, best_product
@@ -111,6 +111,12 @@ def test_a_token_of_zeros_has_the_largest_biases(product):
     p = parameters()
     latents, _, _ = chosen(product, p, torch.zeros(1, D_IN))
     assert torch.equal(latents[0], p.b_enc.topk(K).indices.sort().values)
+
+
+def test_fewer_blocks_than_k_are_refused():
+    p = parameters(16 * K - 1)
+    with pytest.raises(InvalidInput, match="latents are too few to choose candidates"):
+        chosen("int8", p, normal(15, 4, D_IN))
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

@@ -42,6 +42,9 @@ JOBS: dict[str, dict[str, object]] = {
     "killed": {
         "kind": "train", "ranks": 2, "latents": 1, "dies_on": 1, "checkpoint": "stopped.checkpoint"
     },
+    "apart": {
+        "kind": "train", "ranks": 2, "latents": 1, "apart": True, "checkpoint": "stopped.checkpoint"
+    },
     "resumed": {"kind": "train", "ranks": 2, "latents": 2, "checkpoint": "stopped.checkpoint"},
 }  # fmt: skip
 WORKER = Path(distributed_worker.__file__)
@@ -98,7 +101,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     for name in JOBS:
         codes = json.loads((folder / f"{name}.codes").read_text())
-        assert name == "killed" or not any(codes), f"{name}: {codes}\n{done.stderr}"
+        assert name in ("killed", "apart") or not any(codes), f"{name}: {codes}\n{done.stderr}"
     return folder
 
 
@@ -176,6 +179,12 @@ def test_a_killed_rank_ends_the_run_and_the_checkpoint_goes_on(together: Path) -
     assert "goes on from the last checkpoint" in said
     log = (together / "stopped.checkpoint" / "log.jsonl").read_text()
     assert [json.loads(line)["step"] for line in log.splitlines() if '"loss"' in line][-1] == STEPS
+
+
+def test_ranks_that_do_not_see_one_checkpoint_end_the_run(together: Path) -> None:
+    assert json.loads((together / "apart.codes").read_text()) == [5, 5]
+    said = (together / "apart.error-1").read_text()
+    assert "rank 1 of 2 begins at step 0, others at 0 to " in said
 
 
 def test_alone_the_distributed_step_is_the_sparse_step(

@@ -196,6 +196,14 @@ def test_folders_that_cannot_be_read_rightly_are_refused(folder, change, error, 
         load_transcoder(folder)
 
 
+def test_metadata_of_another_tool_under_our_key_is_kept(folder):
+    path = folder / "cfg.json"
+    cfg = json.loads(path.read_text())
+    cfg["metadata"]["auditkit"] = 3
+    path.write_text(json.dumps(cfg))
+    assert load_transcoder(folder).config.metadata["auditkit"] == {"card": 3}
+
+
 def test_activations_of_another_width_are_refused(folder):
     with pytest.raises(InvalidInput, match="reads activations of width 24, and these have 5"):
         load_transcoder(folder).encode(torch.zeros(2, 5))
