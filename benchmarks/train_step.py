@@ -35,7 +35,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -48,12 +47,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, normalize
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from auditkit.training import ActivationStore, TopK, TrainPlan
-from auditkit.training.activations.batches import split_rows
+from auditkit.training import TopK, TrainPlan
 from auditkit.training.initialise import initial_state
 from auditkit.training.topk_settings import topk_settings
 from benchmarks.train_step_candidates import (
@@ -66,9 +63,9 @@ from benchmarks.train_step_candidates import (
     makers,
 )
 from benchmarks.train_step_markdown import to_markdown, widths_to_markdown
+from benchmarks.train_step_memory import peak_memory
+from benchmarks.train_step_rows import HELD_OUT, load_rows, recovery
 
-HELD_OUT = 8192
-FREQUENT = 1000
 PAIRS = (
     (OURS, SAELENS),
     (OURS, SPARSIFY),
@@ -89,46 +86,6 @@ class Row:
     cpu: list[float] = field(default_factory=list)
     learnt: dict[str, float | None] = field(default_factory=dict)
     memory: float | None = None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training and held-out rows in the data's units; planted directions, the frequent first."""
-
-    train: Tensor
-    held_out: Tensor
-    directions: Tensor | None
-
-
-def planted_rows(n: int, d_in: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Sums of ~40 of 16,384 unit directions with power-law frequencies, on a common mean; and the
-    directions."""
-    # A stream of their own: a trainer that draws its first decoder from the same seed must not
-    # begin at the answer.
-    g = torch.Generator().manual_seed(seed + 1_000_003)
-    features, per_token = 16_384, 40
-    directions = normalize(torch.randn(features, d_in, generator=g), dim=1)
-    rate = (torch.arange(features) + 20.0) ** -0.8
-    edges = (rate.cumsum(0) / rate.sum())[:-1].contiguous()
-    chosen = torch.bucketize(torch.rand(n, per_token, generator=g), edges)
-    amounts = torch.empty(n, per_token).exponential_(1.0, generator=g)
-    x = embedding_bag(chosen, directions, mode="sum", per_sample_weights=amounts)
-    mean = normalize(torch.randn(d_in, generator=g), dim=0) * float(x.norm(dim=1).mean())
-    return x + mean + 0.02 * torch.randn(n, d_in, generator=g), directions
-
-
-def load_rows(folder: Path | None, plan: TrainPlan, steps: int) -> Rows:
-    """Rows for as many steps, at most 40 batches that then come again."""
-    wanted = min(steps, 40) * plan.batch_size
-    if folder is None:
-        x, directions = planted_rows(wanted + HELD_OUT, plan.d_in)
-        return Rows(x[HELD_OUT:], x[:HELD_OUT], directions)
-    store = ActivationStore(folder)
-    store.check_width(plan.d_in)
-    split = split_rows(store, held_out=HELD_OUT, high_norm_factor=plan.high_norm_factor)
-    order = np.random.default_rng(0).permutation(split.train)[:wanted]
-    held_out = store.rows(torch.from_numpy(split.held_out))
-    return Rows(store.rows(torch.from_numpy(order)), held_out, None)
 
 
 def make_candidates(
@@ -163,46 +120,6 @@ def run(candidates: dict[str, Candidate], x: Tensor, plan: TrainPlan) -> list[Ro
         print(f"\rround {number + 1} of {plan.steps}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return list(rows.values())
-
-
-def recovery(decoder: Tensor | None, directions: Tensor | None) -> float | None:
-    """Mean over the most frequent planted directions of the best cosine with a decoder row."""
-    if decoder is None or directions is None:
-        return None
-    return float((directions[:FREQUENT] @ normalize(decoder, dim=1).T).amax(dim=1).mean())
-
-
-def peak_memory(name: str, plan: TrainPlan) -> float | None:
-    """Of three steps in a fresh process, beyond parameters and optimiser state; in copies of the
-    batch's pre-activations."""
-    sizes = [plan.d_in, plan.d_sae, topk_settings(plan).k, plan.batch_size]
-    command = [sys.executable, __file__, "--measure-memory-of", name]
-    for flag, value in zip(("--d-in", "--d-sae", "--k", "--batch"), sizes, strict=True):
-        command += [flag, str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
-
-
-def measure_memory(name: str, plan: TrainPlan) -> float:
-    """In this process, which must be fresh."""
-    x = torch.randn(plan.batch_size, plan.d_in)
-    candidate = makers(plan, x)[name]()
-    # One step on a few tokens: kernels are compiled and libraries loaded before memory counts.
-    candidate.step(x[:64].clone()) if name != PRODUCT else None
-    kept = candidate.kept_bytes()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
-    for _ in range(3):
-        candidate.step(x)
-    extra = _status("VmHWM") - before - (candidate.kept_bytes() - kept)
-    return extra / (4 * plan.batch_size * plan.d_sae)
-
-
-def _status(field_name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field_name):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {field_name}")
 
 
 def interval(values: np.ndarray) -> dict[str, float]:
@@ -325,17 +242,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--activations", type=Path)
     parser.add_argument("--json", type=Path, help="the numbers; a table goes beside them")
     parser.add_argument("--markdown", type=Path, help="the table (default: FILE.md beside --json)")
-    parser.add_argument("--measure-memory-of", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    if arguments.measure_memory_of:
-        name = arguments.measure_memory_of
-        print(measure_memory(name, plan_of(arguments, arguments.d_sae)))
-        return
     if arguments.widths:
         result = against_width(arguments, [int(w) for w in arguments.widths.split(",")])
         text = widths_to_markdown(result)

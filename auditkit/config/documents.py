@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from auditkit.config.sweep_document import SweepDocument
 from auditkit.config.trainer_document import TrainerDocument
@@ -107,9 +107,24 @@ class HarvestTextDocument(Document):
 
 
 class HarvestDocument(HarvestTextDocument):
-    """Which activations to train on."""
+    """Which activations to train on. With an `output_hook_point` a transcoder is trained, which
+    reads at the one and writes what is to be at the other."""
 
     hook_point: str
+    output_hook_point: str | None = None
+
+    @model_validator(mode="after")
+    def _writes_elsewhere(self) -> HarvestDocument:
+        check_output_hook_point(self.hook_point, self.output_hook_point)
+        return self
+
+
+def check_output_hook_point(hook_point: str, output: str | None) -> None:
+    """Raise ValueError where a transcoder is to write where it reads."""
+    if output == hook_point:
+        raise ValueError(
+            "output_hook_point is the hook_point itself; leave it out for an autoencoder"
+        )
 
 
 class BufferDocument(Document):

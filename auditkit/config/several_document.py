@@ -15,6 +15,7 @@ from auditkit.config.documents import (
     ModelDocument,
     Name,
     TrainDocument,
+    check_output_hook_point,
 )
 from auditkit.config.sweep_document import SweepDocument
 from auditkit.config.trainer_document import COMMON_SETTINGS, TrainerDocument
@@ -29,8 +30,14 @@ class SaeDocument(Document):
 
     name: Name
     hook_point: str
+    output_hook_point: str | None = None
     trainer: TrainerDocument
     output: str
+
+    @model_validator(mode="after")
+    def _writes_elsewhere(self) -> SaeDocument:
+        check_output_hook_point(self.hook_point, self.output_hook_point)
+        return self
 
 
 class SeveralDocument(Document):
@@ -69,7 +76,9 @@ class SeveralDocument(Document):
             format=self.format,
             name=sae.name,
             model=self.model,
-            harvest=HarvestDocument(**text, hook_point=sae.hook_point),
+            harvest=HarvestDocument(
+                **text, hook_point=sae.hook_point, output_hook_point=sae.output_hook_point
+            ),
             trainer=sae.trainer,
             comparisons=_own_comparisons(self.comparisons, sae.name),
             sweep=_own_sweep(self.sweep, sae.name),

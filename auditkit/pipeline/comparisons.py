@@ -12,7 +12,8 @@ from auditkit.config import ComparisonsDocument, Located, TrainDocument, load_tr
 from auditkit.core.errors import AuditkitError, InvalidInput
 from auditkit.core.measured import NotMeasured
 from auditkit.core.progress import Progress
-from auditkit.pipeline.train import harvest, plan_training, train
+from auditkit.pipeline.train import check_training, harvest, plan_training, train
+from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.saes import SparseAutoencoder, load_sae
 from auditkit.training import ActivationStore, TrainPlan, is_plan_of_card
 
@@ -68,12 +69,14 @@ def list_comparisons(located: Located[TrainDocument], *, d_in: int) -> tuple[Com
 def compare_from(file: Path, *, progress: Progress) -> str:
     """Train what `file` declares as comparisons and is not there yet; a line on each."""
     located = load_train(file)
+    require_autoencoder(located.document, "compare")
     asked = located.document.comparisons
     if asked is None:
         raise InvalidInput(
             f"{file}: no comparisons are declared in it",
             help="add a `comparisons:` block; docs/measures.md shows one",
         )
+    check_training(located.document)
     activations = harvest(located, progress)
     lines: list[str] = []
     for comparison in list_comparisons(located, d_in=activations.d_in):

@@ -17,6 +17,7 @@ from auditkit.core.errors import InvalidInput
 from auditkit.core.measured import Measure, Measured
 from auditkit.core.progress import Progress
 from auditkit.pipeline.train import harvest
+from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.quality.failures.suppression import Suppression, SuppressionTotals
 from auditkit.saes import SparseAutoencoder, load_sae, write_sae
 from auditkit.training import ActivationStore, Repaired, RepairForm, RepairPlan, repair_sae
@@ -113,6 +114,7 @@ def repair_from(
     if out.exists():
         raise InvalidInput(f"{out}: exists already", help="name another folder")
     located = load_train(file)
+    require_autoencoder(located.document, "repair")
     found = load_sae(str(sae or located.resolve(located.document.output)))
     activations = harvest(located, progress)
     progress.begin("split rows", 1)

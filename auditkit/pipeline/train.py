@@ -13,6 +13,7 @@ from auditkit.models import load_model
 from auditkit.pipeline.live_measures import harvest_reporter, train_reporter
 from auditkit.pipeline.objective_settings import plan_objective
 from auditkit.pipeline.text_mix import TextSource, draw_pieces
+from auditkit.pipeline.transcoders import output_folder, train_one_transcoder
 from auditkit.saes import SparseAutoencoder, write_sae
 from auditkit.training import (
     ALONE,
@@ -46,7 +47,7 @@ def train_from(file: Path, *, latent_shards: int = 1, progress: Progress) -> str
         lines = [
             _train_one(
                 located,
-                stores[_hook_point(located)],
+                stores,
                 told,
                 file=_named(file, located, saes),
                 mesh=mesh,
@@ -63,7 +64,7 @@ def _harvest_once(
     stores = harvest_together(saes, progress) if mesh.rank == 0 else None
     mesh.wait_for_all()
     return stores or {
-        _hook_point(one): ActivationStore(one.resolve(one.document.harvest.folder)) for one in saes
+        place: ActivationStore(folder) for one in saes for place, folder in _folders(one).items()
     }
 
 
@@ -76,7 +77,7 @@ def _named(
 
 def _train_one(
     located: Located[TrainDocument],
-    activations: ActivationStore,
+    stores: Mapping[HookPoint, ActivationStore],
     progress: Progress,
     *,
     file: str,
@@ -84,12 +85,24 @@ def _train_one(
 ) -> str:
     document = located.document
     output = located.resolve(document.output)
+    checkpoint = located.resolve(document.harvest.folder).parent / f"{document.name}.checkpoint"
+    activations, *targets = (stores[place] for place in _folders(located))
+    if targets:
+        return train_one_transcoder(
+            plan_training(document, d_in=activations.d_in, d_out=targets[0].d_in),
+            (activations, targets[0]),
+            progress,
+            name=document.name,
+            checkpoint=checkpoint,
+            output=output,
+            buffer=plan_buffer(document),
+        )
     sae = train(
         plan_training(document, d_in=activations.d_in),
         activations,
         progress,
         name=document.name,
-        checkpoint=located.resolve(document.harvest.folder).parent / f"{document.name}.checkpoint",
+        checkpoint=checkpoint,
         output=output,
         buffer=plan_buffer(document),
         mesh=mesh,
@@ -139,12 +152,22 @@ def harvest_together(
 
     Their rows are aligned: row i is the same token at every hook point.
     """
-    folders = {_hook_point(one): one.resolve(one.document.harvest.folder) for one in saes}
+    folders = {place: folder for one in saes for place, folder in _folders(one).items()}
     return _harvest(saes[0], folders, progress, None)
 
 
 def _hook_point(located: Located[TrainDocument]) -> HookPoint:
     return HookPoint.parse(located.document.harvest.hook_point)
+
+
+def _folders(located: Located[TrainDocument]) -> dict[HookPoint, Path]:
+    """Where its activations lie: what is read, and what a transcoder is to write."""
+    harvest = located.document.harvest
+    folders = {_hook_point(located): located.resolve(harvest.folder)}
+    if harvest.output_hook_point is not None:
+        written = HookPoint.parse(harvest.output_hook_point)
+        folders[written] = output_folder(located, written)
+    return folders
 
 
 def _harvest(
@@ -181,11 +204,13 @@ def _harvest(
     )
 
 
-def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
-    """What the document's trainer settings ask for, on activations of width `d_in`."""
+def plan_training(document: TrainDocument, *, d_in: int, d_out: int | None = None) -> TrainPlan:
+    """What the document's trainer settings ask for, on activations of width `d_in`; for a
+    transcoder, to activations of width `d_out`."""
     settings = document.trainer
     return TrainPlan(
         d_in=d_in,
+        d_out=d_out,
         d_sae=settings.d_sae,
         objective=plan_objective(document),
         steps=settings.steps,
@@ -204,7 +229,7 @@ def plan_training(document: TrainDocument, *, d_in: int) -> TrainPlan:
 def check_training(document: TrainDocument, mesh: Mesh = ALONE) -> None:
     """Raise InvalidInput for settings that nothing can be trained by, whatever the activations, and
     NotSupportedYet for those that several processes cannot be."""
-    plan = plan_training(document, d_in=1)
+    plan = plan_training(document, d_in=1, d_out=1 if document.harvest.output_hook_point else None)
     if mesh.size > 1:
         DistributedStep(plan, mesh)
 

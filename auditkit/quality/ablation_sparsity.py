@@ -16,7 +16,7 @@ from auditkit.core.measured import Interval, Measure, Measured, NotMeasured
 from auditkit.core.statistics import measure_mean
 from auditkit.core.tokens import TokenizedPrompt
 from auditkit.models import LanguageModel, TokenBatch
-from auditkit.quality.lookups.fires import CapturedText, Fire, capture_text, draw_fires
+from auditkit.quality.fires import CapturedText, Fire, capture_text, draw_fires
 from auditkit.saes import SparseAutoencoder, check_fits
 
 LATENTS, FIRES = 96, 4

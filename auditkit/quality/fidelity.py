@@ -14,9 +14,9 @@ from auditkit.core.measured import Measure, NotMeasured
 from auditkit.quality.distributions import DistributionTotals, TokenDistributions
 from auditkit.quality.floors import Dictionary
 from auditkit.quality.intervals import Floats, ratio, with_interval
-from auditkit.quality.lookups.token_sums import Column, TokenSums
 from auditkit.quality.reconstruction import ReconstructionTotals
 from auditkit.quality.sparsity import DensityHistogram, SparsityTotals
+from auditkit.quality.token_sums import Column, TokenSums
 
 HIGH_NORM_FACTOR = 10.0
 

@@ -152,6 +152,8 @@ class ScoreDocument(Document):
     sae: ScoredSae
     model: ScoredModel
     text: ScoredText
+    kept_from: ScoredText | None = None
+    """The text of what was kept from an earlier score, where it was another one."""
     columns: tuple[Column, ...]
     parts: tuple[ScorePart, ...]
 

@@ -124,7 +124,9 @@ def _remarks(doc: ScoreDocument, high_norm: bool) -> list[str]:
     if any(part.kept for part in doc.parts) or any(
         b.kept for row in doc.rows() for b in row.beside
     ):
-        said.append(f"{KEPT} measured in an earlier run and kept.")
+        earlier = doc.kept_from
+        on = f", on {earlier.tokens:,} tokens of another draw of the text" if earlier else ""
+        said.append(f"{KEPT} measured in an earlier run and kept{on}.")
     return said
 
 

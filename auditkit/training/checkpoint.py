@@ -37,6 +37,8 @@ def write_checkpoint(folder: Path, state: TrainState, *, key: str) -> None:
     }
     partial = folder / f"{_NAME}.partial"
     save_file(tensors, partial, metadata=metadata)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
     os.replace(partial, folder / _NAME)
 
 

@@ -13,7 +13,7 @@ from auditkit.core.errors import InvalidInput, RunFailed
 from auditkit.training.adam import adam_update
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import Kernel, TrainPlan
-from auditkit.training.sparse_step import squared_deviation
+from auditkit.training.sparse_step import require_deviation, squared_deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,5 +150,5 @@ class ObjectiveStep(ABC):
             centred=centred,
             pre_acts=self._pre_acts,
             wanted=target - p.b_dec,
-            deviation=squared_deviation(target),
+            deviation=require_deviation(squared_deviation(target), state.step),
         )

@@ -124,6 +124,9 @@ class TrainPlan:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InvalidInput(f"{name} is {value}, expected a positive number")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidInput(f"{name} is {getattr(self, name)}, expected 0 to below 1")
         if self.warmup_steps < 0:
             raise InvalidInput(f"warmup_steps is {self.warmup_steps}, expected 0 or more")
         for name in ("decay_fraction", "sparsity_warmup"):

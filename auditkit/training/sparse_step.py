@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from auditkit.core.errors import RunFailed
 from auditkit.training.adam import adam_update
 from auditkit.training.auxk import AuxGradients, auxk_gradients
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
@@ -32,6 +33,17 @@ class ActivePairs:
 def squared_deviation(x: Float[Tensor, "batch d_in"]) -> float:
     """Σ‖x − mean x‖² over the batch."""
     return float((x - x.mean(0)).square().sum(dtype=torch.float64))
+
+
+def require_deviation(deviation: float, step: int) -> float:
+    """`deviation`; RunFailed where all rows of the batch of `step` (from 0) are equal: there is
+    nothing to explain, and FVU has no value."""
+    if deviation == 0.0:
+        raise RunFailed(
+            f"step {step + 1}: all activations of the batch are equal",
+            help="check the hook point and the text; nothing can be learnt from these",
+        )
+    return deviation
 
 
 def decode_pairs(pairs: ActivePairs, W_dec: Float[Tensor, "d_sae d_in"]) -> Tensor:
@@ -113,7 +125,7 @@ class TorchStep:
         values, latents = self._pre_acts.topk(topk.k, dim=1, sorted=False)
         pairs = ActivePairs(latents=latents, values=values.relu_())
         error = centred - decode_pairs(pairs, p.W_dec)
-        deviation = squared_deviation(x)
+        deviation = require_deviation(squared_deviation(x), state.step)
         dead = (state.silent_tokens >= plan.dead_after_tokens).nonzero().squeeze(1)
         aux = None
         if len(dead) and topk.k_aux and topk.aux_coefficient:

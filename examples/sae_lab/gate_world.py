@@ -16,6 +16,7 @@ from typing import Any
 import altair as alt
 import torch
 import vl_convert
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,13 @@ def verdict_table(judged: GateRun) -> Table:
         "f1": bounds["F1"],
         "uniqueness": bounds["uniqueness"],
     }
-    table = Table(title=f"{judged.objective} in the gate world", title_style="bold")
+    table = Table(
+        title=f"{judged.objective} in the gate world",
+        title_style="bold",
+        box=HORIZONTALS,
+        padding=(0, 1, 0, 0),  # as wide as 80 columns allow
+        pad_edge=False,
+    )
     table.add_column("", no_wrap=True)
     for said in COLUMNS.values():
         table.add_column(said, justify="right", no_wrap=True)

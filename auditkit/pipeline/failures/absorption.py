@@ -22,6 +22,7 @@ from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.statistics import binomial_rate
 from auditkit.core.tokens import TokenizedPrompt
 from auditkit.models import LanguageModel, Prefix
+from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.pipeline.workbench import Workbench
 from auditkit.quality.failures.absorption import AbsorptionReport, ClassedWords, measure_absorption
 from auditkit.saes import SparseAutoencoder
@@ -103,6 +104,7 @@ def absorption_from(
     tokenizer has too few words of one token.
     """
     located = load_train(file)
+    require_autoencoder(located.document, "absorption")
     folder = sae or located.resolve(located.document.output)
     bench = Workbench.load(
         located.resolve_source(located.document.model.source),

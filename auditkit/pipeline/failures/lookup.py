@@ -20,6 +20,7 @@ from auditkit.models import length_sorted_batches
 from auditkit.pipeline.fidelity import BATCH_TOKENS, activations_of
 from auditkit.pipeline.held_out import document_of, held_out_prompts
 from auditkit.pipeline.plain_table import plain_table
+from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.pipeline.workbench import Workbench
 from auditkit.quality.lookups.comparison import (
     ALWAYS,
@@ -109,6 +110,7 @@ def lookup_from(
     fires often enough.
     """
     located = load_train(file)
+    require_autoencoder(located.document, "lookup")
     folder = sae or located.resolve(located.document.output)
     bench = Workbench.load(
         located.resolve_source(located.document.model.source),

@@ -21,6 +21,7 @@ from auditkit.pipeline.fidelity import BATCH_TOKENS, activations_of
 from auditkit.pipeline.held_out import held_out_prompts
 from auditkit.pipeline.plain_table import plain_table
 from auditkit.pipeline.train import harvest, plan_training, train
+from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.pipeline.workbench import Workbench
 from auditkit.quality.failures.splitting import FiringDictionary, Splitting, measure_splitting
 from auditkit.saes import SparseAutoencoder, load_sae
@@ -84,6 +85,7 @@ def splitting_from(
     again. Raises InvalidInput for fewer than two widths or one seed for both.
     """
     located = load_train(file)
+    require_autoencoder(located.document, "splitting")
     document = located.document
     if len(set(widths)) < 2 or second_seed == document.seed:
         raise InvalidInput(

@@ -166,11 +166,7 @@ def store_world(world: PlantedWorld, folder: Path, *, rows: int) -> ActivationSt
     writer = ActivationWriter(folder, meta)
     if writer.meta.complete:
         return ActivationStore(folder)
-    done = writer.rows
     for batch in world.batches(rows, stream=TRAIN_STREAM):
-        if done >= len(batch.x):
-            done -= len(batch.x)
-            continue
         writer.append(batch.x, source=world.name)
     return writer.finish()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,9 +9,11 @@ from pydantic import ValidationError
 import auditkit
 from auditkit.core.cache_folder import cache_root
 from auditkit.core.fingerprint import fingerprint
+from auditkit.pipeline.whole_file import write_whole
 from auditkit.report.score_document import ScorePart
 
-_VERSION = 1
+_VERSION = 2
+"""Raise it with every change to what a group measures."""
 
 
 def part_key(group: str, facts: object) -> str:
@@ -35,17 +35,6 @@ def keep_part(key: str, part: ScorePart) -> None:
         write_whole(_path(key), part.model_dump_json())
     except OSError:
         return
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _path(key: str) -> Path:

@@ -9,6 +9,7 @@ from auditkit.core.measured import Measure, NotMeasured
 from auditkit.pipeline.scoring.bench import Captured, ScoreBench
 from auditkit.pipeline.scoring.contenders import Contender
 from auditkit.pipeline.scoring.rows import OWN, beside_of, digits, rounded
+from auditkit.pipeline.scoring.suppression import suppression_rows
 from auditkit.quality import (
     Dictionary,
     Fidelity,
@@ -82,7 +83,7 @@ def score_fidelity(score: ScoreBench) -> ScorePart:
     """Reconstruction and sparsity of the SAE and of every contender, with their distributions."""
     own = Contender(column=OWN, note="", found=score.sae)
     everyone = (own, *score.contenders)
-    score.progress.begin("reconstruct held-out activations", len(everyone) + 1)
+    score.progress.begin("reconstruct held-out activations", len(everyone) + 2)
     reports: dict[str, FidelityReport | NotMeasured] = {}
     for contender in everyone:
         found = contender.found
@@ -96,6 +97,8 @@ def score_fidelity(score: ScoreBench) -> ScorePart:
     assert isinstance(mine, FidelityReport)
     rows = [_fidelity_row(spec, mine, reports) for spec in _FIDELITY]
     rows.insert(1, _pca_row(score))
+    rows += suppression_rows(score)
+    score.progress.advance()
     frontier = [*_points(reports), *_curves(score)]
     score.progress.advance()
     return ScorePart(

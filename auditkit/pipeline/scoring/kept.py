@@ -49,8 +49,14 @@ def with_kept(
                 continue
         parts.append(new if old is None else _filled(new, old, absent))
     kept = {b.column for part in parts for row in part.rows for b in row.beside if b.kept}
+    earlier = before.kept_from or before.text
+    other_text = (kept or any(p.kept for p in parts)) and earlier.digest != document.text.digest
     return document.model_copy(
-        update={"parts": tuple(parts), "columns": _columns(document, before, kept)}
+        update={
+            "parts": tuple(parts),
+            "columns": _columns(document, before, kept),
+            "kept_from": earlier if other_text else None,
+        }
     )
 
 

@@ -14,7 +14,7 @@ from auditkit.core.measured import NotMeasured
 from auditkit.core.progress import Progress
 from auditkit.pipeline.held_out import document_of, held_out_prompts
 from auditkit.pipeline.scoring.bench import ScoreBench
-from auditkit.pipeline.scoring.cache import keep_part, part_key, read_part, write_whole
+from auditkit.pipeline.scoring.cache import keep_part, part_key, read_part
 from auditkit.pipeline.scoring.card import card_rows, keep_in_metadata, render_card
 from auditkit.pipeline.scoring.contenders import load_beside, load_compared
 from auditkit.pipeline.scoring.effects import score_ablation, score_loss
@@ -22,6 +22,8 @@ from auditkit.pipeline.scoring.groups import score_fidelity, score_geometry
 from auditkit.pipeline.scoring.kept import read_score, with_kept
 from auditkit.pipeline.scoring.probing import score_probing, tasks_digest
 from auditkit.pipeline.scoring.stability import score_stability
+from auditkit.pipeline.transcoders import require_autoencoder
+from auditkit.pipeline.whole_file import write_whole
 from auditkit.pipeline.workbench import Workbench
 from auditkit.report.score_document import (
     EVERY_GROUP,
@@ -92,6 +94,7 @@ def score_from(
     """
     groups = choose_groups(only, skip)
     located = load_train(file)
+    require_autoencoder(located.document, "score")
     folder = sae or located.resolve(located.document.output)
     target = out or _own_folder(folder)
     bench = Workbench.load(
@@ -157,6 +160,7 @@ def _facts(group: str, score: ScoreBench) -> list[object]:
         score.text_digest,
         score.bench.reference_norm,
         score.seed,
+        score.located.document.harvest.context,
         [[c.column, c.digest] for c in (*compared.shown, *score.others)],
         [compared.reference.digest, compared.second_seed.digest],
         tasks_digest() if group == "probing" else "",

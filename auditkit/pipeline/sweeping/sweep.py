@@ -8,7 +8,6 @@ on from its checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ from auditkit.pipeline.sweeping.measures import HeldOutText, capture_held_out
 from auditkit.pipeline.sweeping.page import render_page
 from auditkit.pipeline.sweeping.plot import pareto_png, pareto_spec, pareto_svg
 from auditkit.pipeline.train import check_training, harvest, plan_buffer, plan_training, train
+from auditkit.pipeline.transcoders import require_autoencoder
+from auditkit.pipeline.whole_file import write_whole
 from auditkit.saes import SparseAutoencoder, load_sae
 from auditkit.training import ActivationStore, BufferPlan, TrainPlan
 
@@ -103,6 +104,7 @@ def sweep_from(file: Path, *, only_finished: bool, progress: Progress) -> SweepO
     KeyboardInterrupt after Ctrl-C, with the cell's checkpoint written.
     """
     located = load_train(file)
+    require_autoencoder(located.document, "sweep")
     asked = _asked(located)
     for cell in list_cells(located.document):
         check_training(cell_document(located.document, cell))  # before hours of harvest
@@ -290,10 +292,7 @@ def _read_json(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _say(measure: Measure) -> str:

@@ -23,6 +23,7 @@ NOT_YET = {
     "matching_pursuit",
     "temporal",
 }
+TRANSCODERS = {"transcoder", "jumprelu_transcoder"}
 TRAINING_ONLY = {"batchtopk", "matryoshka_batchtopk"}
 
 # Keys that SAELens adds to the cfg.json of a training checkpoint; they change no number here.
@@ -196,7 +197,9 @@ def _refuse_unsupported(value: dict[str, Any], path: str) -> None:
     if architecture in NOT_YET:
         raise NotSupportedYet(
             f"{path}: the architecture {architecture!r} is not supported yet",
-            help="supported: " + ", ".join(a.value for a in ArchitectureName),
+            help="a transcoder is read in Python, by auditkit.saes.load_transcoder"
+            if architecture in TRANSCODERS
+            else "supported: " + ", ".join(a.value for a in ArchitectureName),
         )
     if architecture in TRAINING_ONLY:
         raise NotSupportedYet(

@@ -17,6 +17,7 @@ from auditkit.training.fused.candidates import Candidates, Product, best_product
 from auditkit.training.objective_step import diverged
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import TrainPlan
+from auditkit.training.sparse_step import require_deviation
 from auditkit.training.topk_settings import topk_settings
 
 
@@ -125,7 +126,7 @@ class FusedStep:
         self._kernels.centre_tokens(
             x.numpy(), _mean(x).numpy(), p.b_dec.numpy(), b.centred.numpy(), b.squared_error
         )
-        deviation = float(b.squared_error.sum())
+        deviation = require_deviation(float(b.squared_error.sum()), state.step)
         grad_scale = b.values.dtype.type(-2.0 / deviation)
         encoder.choose(b.centred, p, b.latents, b.values, step=state.step)
         self._kernels.decode_tokens(

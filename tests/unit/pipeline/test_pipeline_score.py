@@ -283,6 +283,23 @@ def test_a_score_on_another_model_keeps_nothing(copy: Whole) -> None:
     assert [part.group for part in found.parts] == ["geometry"]
 
 
+def test_measures_kept_from_another_text_say_so(copy: Whole) -> None:
+    found = score_from(copy.file, tokens=400, only=["geometry"], progress=Silent()).document
+    assert found.kept_from == copy.document.text
+    assert found.text != copy.document.text
+    card = (copy.sae / "README.md").read_text(encoding="utf-8")
+    n = copy.document.text.tokens
+    assert f"† measured in an earlier run and kept, on {n:,} tokens of another draw" in card
+
+
+def test_suppression_stands_beside_every_sae_and_no_floor(copy: Whole) -> None:
+    rows = {row.name: row for row in copy.document.rows()}
+    for name in ("γ about the bias", "γ of single latents, median", "latents with γ below 0.9"):
+        columns = {b.column for b in rows[name].beside}
+        assert {"frozen decoder", "random model"} <= columns
+        assert not columns & {"PCA", "neuron basis", "random dictionary"}
+
+
 def test_weights_in_float32_stay_as_they_are(copy: Whole) -> None:
     sae = load_sae(copy.sae)
     sae.tensors["W_dec"].mul_(1 + 1e-5)  # beyond float16

@@ -25,7 +25,7 @@ from auditkit.pipeline.repair import repair_from
 from auditkit.pipeline.train import harvest_together, train_from
 from auditkit.saes import load_sae
 from auditkit.training import HarvestEvent, RepairPlan, TrainEvent, check_aligned
-from tests.tiny import WORDS, tiny_model
+from tests.tiny_folder import write_model_and_text
 
 SEVERAL = """\
 format: auditkit-train/1
@@ -72,15 +72,7 @@ class Shown(Silent):
 
 
 def make_world(folder: Path) -> Path:
-    model = tiny_model()
-    model.network.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    generator = torch.Generator().manual_seed(0)
-    with (folder / "words.jsonl").open("w", encoding="utf-8") as lines:
-        for number in range(300):
-            drawn = torch.randint(0, 40, (90,), generator=generator).tolist()
-            text = " ".join(WORDS[i] for i in drawn)
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    write_model_and_text(folder)
     file = folder / "train.yaml"
     file.write_text(SEVERAL, encoding="utf-8")
     return file

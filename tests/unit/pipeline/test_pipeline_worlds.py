@@ -80,9 +80,16 @@ def test_a_k_wrong_by_four_does_not_pass(k: int, folder: Path) -> None:
     assert any(reason.startswith("F1") for reason in judged.verdict.reasons)
 
 
-@pytest.mark.parametrize("name", [name for name in world_objectives() if name != "topk"])
-def test_other_trainers_with_a_fault_do_not_pass(name: str, folder: Path) -> None:
-    faulty = Faulty(inner=world_objective(name, GATE), fault=Fault.FROZEN_ENCODER.value)
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("batch_topk", Fault.SHUFFLED_TOKENS),
+        ("matryoshka_batch_topk", Fault.GROWING_DECODER),
+        *((name, Fault.FROZEN_ENCODER) for name in world_objectives() if name != "topk"),
+    ],
+)
+def test_other_trainers_with_a_fault_do_not_pass(name: str, fault: Fault, folder: Path) -> None:
+    faulty = Faulty(inner=world_objective(name, GATE), fault=fault.value)
     judged = _judge(name, faulty, folder)
     assert not judged.passed
 

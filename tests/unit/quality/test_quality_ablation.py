@@ -16,7 +16,7 @@ from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.tokens import TokenizedPrompt
 from auditkit.models import LanguageModel
 from auditkit.quality import AblationSparsity, effective_number, measure_ablation_sparsity
-from auditkit.quality.lookups.fires import CapturedText, draw_fires
+from auditkit.quality.fires import CapturedText, draw_fires
 from auditkit.saes import ArchitectureName, SaeConfig, SparseAutoencoder
 from tests.tiny import WORDS, tiny_model
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from auditkit.core.errors import InvalidInput
+from auditkit.core.errors import InvalidInput, RunFailed
 from auditkit.training import TopK
 from auditkit.training.auxk import auxk_gradients
 from auditkit.training.fused import step
@@ -246,3 +246,9 @@ def test_without_numba_the_fused_step_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(step, "numba_is_installed", lambda: False)
     with pytest.raises(InvalidInput, match="numba, which is not installed"):
         FusedStep(PLAN)
+
+
+@pytest.mark.parametrize("make", [TorchStep, FusedStep])
+def test_a_batch_of_equal_rows_is_an_error_that_says_so(make):
+    with pytest.raises(RunFailed, match="all activations of the batch are equal"):
+        make(PLAN)(random_state(), torch.zeros_like(random_batch(0)))
