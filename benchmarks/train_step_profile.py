@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ from benchmarks.train_step_candidates import makers
 from benchmarks.train_step_rows import planted_rows
 
 SHOWN = 8
-USUAL = ("auditkit TopK, default", "auditkit BatchTopK", "auditkit JumpReLU", "sae_lens JumpReLU")
+USUAL = ("auditkit BatchTopK", "auditkit JumpReLU", "sae_lens JumpReLU")
 
 
 def profile_steps(name: str, plan: TrainPlan, steps: int) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         "",
         f"d_in {result['d_in']}, {result['d_sae']:,} latents, k {result['k']}, batch "
         f"{result['batch_size']:,}, {result['steps']} steps under torch's profiler, "
-        f"{result['threads']} threads. Milliseconds per step.",
+        f"{result['threads']} threads (load average {result['load_average_1_minute']:.1f}). "
+        "Milliseconds per step.",
     ]
     for found in result["profiles"]:
         lines += [
@@ -114,6 +116,7 @@ def main() -> None:
         "batch_size": plan.batch_size,
         "steps": arguments.steps,
         "threads": torch.get_num_threads(),
+        "load_average_1_minute": os.getloadavg()[0],
         "units": "ms per step",
         "profiles": [profile_steps(n, plan, arguments.steps) for n in arguments.candidates],
     }
