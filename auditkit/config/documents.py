@@ -40,7 +40,9 @@ class ConfirmDocument(Document):
     """How causes are tested.
 
     The prompts are shared by every rule; controls run on the first `control_prompts` of them, and
-    ablation on up to `ablation_prompts` examples on which a rule's latents fire.
+    ablation on up to `ablation_prompts` examples on which a rule's latents fire. There are as many
+    controls as the number of tests in the run asks for, unless `latent_controls` or
+    `direction_controls` (isotropic) say otherwise.
     """
 
     enabled: bool = True
@@ -49,8 +51,8 @@ class ConfirmDocument(Document):
     prompts: Annotated[int, Field(ge=8, le=1024)] = 64
     control_prompts: Annotated[int, Field(ge=8, le=1024)] = 16
     ablation_prompts: Annotated[int, Field(ge=8, le=1024)] = 12
-    latent_controls: Annotated[int, Field(ge=19, le=2000)] = 99
-    direction_controls: Annotated[int, Field(ge=19, le=2000)] = 100
+    latent_controls: Annotated[int, Field(ge=19, le=2000)] | None = None
+    direction_controls: Annotated[int, Field(ge=19, le=2000)] | None = None
     generate: bool = True
 
 

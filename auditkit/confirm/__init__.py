@@ -1,5 +1,6 @@
 """Test by intervention whether latents cause what a rule claims."""
 
+from auditkit.confirm.controls import plan_controls
 from auditkit.confirm.ledger import TrialSink
 from auditkit.confirm.pool import ControlPool
 from auditkit.confirm.rule import confirm_rule, confirmation_id
@@ -24,5 +25,6 @@ __all__ = [
     "confirm_rule",
     "confirmation_id",
     "finish_verdicts",
+    "plan_controls",
     "summarise",
 ]

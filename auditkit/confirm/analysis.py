@@ -196,7 +196,7 @@ def dose_trend(
     table: TrialTable, *, op: str, up_to: float, sign: int, seed: int
 ) -> tuple[Measure, Measure]:
     """Page's L (p) and mean Spearman over the doses from 0 up to `up_to`, in direction `sign`."""
-    doses = [d for d in table.doses(op) if d <= up_to + 1e-9]
+    doses = [d for d in table.doses(op) if 0 <= d <= up_to + 1e-9]
     columns = [table.own(Arm.TARGET, op, d) for d in doses]
     if not columns:
         missing = NotMeasured("no dose was run")

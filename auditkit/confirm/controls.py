@@ -20,12 +20,28 @@ from auditkit.confirm.directions import (
 from auditkit.confirm.ledger import TrialSet
 from auditkit.confirm.run import ConfirmRun
 from auditkit.core.confirmations import Arm
+from auditkit.core.statistics import MOST_CONTROLS, controls_needed
 
 FIRST_DRAW = 20
 CONTROL_ARMS = (Arm.LATENT, Arm.ISOTROPIC, Arm.COVARIANCE)
 
 Effects = Callable[[Float[Tensor, "n d_in"]], NDArray[np.float64]]
 """Unit directions → effects [direction, prompt]."""
+
+
+SHARES = (99, 101, 40)
+"""Matched latents, isotropic and covariance directions in a run of twelve tests."""
+
+
+def plan_controls(tests: int, q: float) -> tuple[int, int, int]:
+    """How many controls of each kind let a lone true effect among `tests` tests come below `q`.
+
+    Never fewer than in `SHARES`, nor more than `MOST_CONTROLS`. A test that loses stops early, so
+    more controls cost little where there is nothing.
+    """
+    total = max(min(controls_needed(tests, q), MOST_CONTROLS), sum(SHARES))
+    latents, covariance = (round(total * share / sum(SHARES)) for share in (SHARES[0], SHARES[2]))
+    return latents, total - latents - covariance, covariance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +52,21 @@ class Controls:
 
 
 def make_controls(run: ConfirmRun) -> Controls:
-    """Draw the control directions; those that depend on no rule are shared through the pool."""
+    """Draw the control directions; those that depend on no rule are shared through the pool.
+
+    For a matched latent that does not exist there is one more isotropic direction, so that their
+    number allows the q that the run was planned for.
+    """
     s = run.settings
     matched = matched_latents(
         run.sae, run.target, run.inputs.latents, n=s.latent_controls, seed=s.seed
     )
     run.notes.extend(matched.notes)
     d_in = run.sae.W_dec.shape[1]
+    even = s.isotropic_controls + s.latent_controls - len(matched.units)
 
     def isotropic() -> ControlDirections:
-        return isotropic_directions(d_in, n=s.isotropic_controls, seed=s.seed)
+        return isotropic_directions(d_in, n=even, seed=s.seed)
 
     def covariance() -> ControlDirections:
         x = torch.cat([g.x[g.edited] for g in run.neutral.groups])
@@ -55,9 +76,7 @@ def make_controls(run: ConfirmRun) -> Controls:
     return Controls(
         by_arm={
             Arm.LATENT: matched.units,
-            Arm.ISOTROPIC: pool.once(
-                "isotropic", [s.seed, s.isotropic_controls, d_in], isotropic
-            ).units,
+            Arm.ISOTROPIC: pool.once("isotropic", [s.seed, even, d_in], isotropic).units,
             Arm.COVARIANCE: pool.once(
                 "covariance", [s.seed, s.covariance_controls, run.neutral.digest], covariance
             ).units,

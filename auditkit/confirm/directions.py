@@ -19,6 +19,8 @@ from auditkit.saes import SparseAutoencoder
 
 MAX_COSINE = 0.2
 _TRIES = 40
+_ENOUGH = 99
+"""Candidates at which tolerances stop widening."""
 _RELAXATIONS = ((0.25, 0.2), (0.5, 0.5), (1.0, 1.0), (math.inf, math.inf))
 """Tolerances of matching: log10 of density, relative mean active value."""
 
@@ -43,6 +45,11 @@ class TargetDirection:
     norm_per_dose: float
     rows: Float[Tensor, "latent d_in"]
     midpoint: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """A dose of 1 in the SAE's own units, the mean over the latents: Σ|u_j|·M_j."""
+        return float(np.abs(self.shares) @ self.scales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +119,9 @@ def matched_latents(
     """`n` directions of live latents like the target's: density, mean active value, |cos| < 0.2.
 
     For several latents, each control takes as many, one matched to each, with the target's shares.
-    Where fewer than `n` match, the tolerances widen step by step, and a note says how far. A plain
-    direction has a value at every token and so no density: any live latent is a control of it.
+    Where fewer than 99 match, or `n` if that is less, the tolerances widen step by step, and a note
+    says how far. A plain direction has a value at every token and so no density: any live latent is
+    a control of it. From 99 on, a larger `n` has the controls of a smaller one first.
     """
     every = decoder_rows(sae, range(len(table.density)))
     lengths = every.norm(dim=1).clamp(min=1e-12)
@@ -139,20 +147,27 @@ def matched_latents(
 
 
 def isotropic_directions(d_in: int, *, n: int, seed: int) -> ControlDirections:
-    """Directions drawn evenly from the sphere."""
-    generator = torch.Generator().manual_seed(seed)
-    return ControlDirections(units=_normalised(torch.randn(n, d_in, generator=generator)))
+    """Directions drawn evenly from the sphere; a larger `n` has those of a smaller one first."""
+    return ControlDirections(units=_normalised(_normal_rows(n, d_in, seed=seed)))
 
 
 def covariance_directions(
     activations: Float[Tensor, "token d_in"], *, n: int, seed: int
 ) -> ControlDirections:
-    """Directions drawn with the covariance of `activations`: likelier where the model varies."""
-    generator = torch.Generator().manual_seed(seed + 1)
+    """Directions drawn with the covariance of `activations`: likelier where the model varies.
+
+    A larger `n` has those of a smaller one first.
+    """
     centred = activations - activations.mean(dim=0)
-    return ControlDirections(
-        units=_normalised(torch.randn(n, len(centred), generator=generator) @ centred)
-    )
+    drawn = [row @ centred for row in _normal_rows(n, len(centred), seed=seed + 1)]
+    return ControlDirections(units=_normalised(torch.stack(drawn) if drawn else centred[:0]))
+
+
+def _normal_rows(n: int, width: int, *, seed: int) -> Float[Tensor, "n width"]:
+    """Drawn row by row: one draw of all would give other numbers for another `n`."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randn(width, generator=generator) for _ in range(n)]
+    return torch.stack(rows) if rows else torch.zeros(0, width)
 
 
 def _candidates(
@@ -169,7 +184,7 @@ def _candidates(
     found = order[:0]
     for step, (density, mean) in enumerate(_RELAXATIONS):
         found = order[(usable & (apart <= density) & (ratio <= mean))[order]]
-        if len(found) >= n or not math.isfinite(density):
+        if len(found) >= min(n, _ENOUGH) or not math.isfinite(density):
             if step:
                 widened = (
                     f"density within {density:g} of log10, mean active value within {mean:.0%}"

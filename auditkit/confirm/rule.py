@@ -105,7 +105,11 @@ def confirmation_id(
     inputs: ConfirmInputs,
     settings: ConfirmSettings,
 ) -> str:
-    """Digest of everything that a confirmation's trials depend on."""
+    """Digest of everything that a confirmation's trials depend on.
+
+    How many controls there are is left out: more of them are drawn after those that were, so a
+    larger run goes on where a smaller one ended.
+    """
     lexica = [
         [x.name, sorted(x.target), sorted(x.contrast)]
         for x in (inputs.lexicon, *inputs.other_lexicons)
@@ -115,9 +119,10 @@ def confirmation_id(
         fingerprint(np.round(c, 9).tolist())
         for c in (inputs.latents.density, inputs.latents.mean, inputs.latents.q99)
     ]
+    sizes = replace(settings, latent_controls=0, isotropic_controls=0, covariance_controls=0)
     asked = [rule.id, rule.digest, rule.signal(plan.intervene.signal), rule.scope, plan]
     return fingerprint(
-        [model.identity.digest, sae.identity.digest, asked, settings, lexica, prompts, table],
+        [model.identity.digest, sae.identity.digest, asked, sizes, lexica, prompts, table],
         length=16,
     )
 

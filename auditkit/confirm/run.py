@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from auditkit.confirm.prepared import (
 from auditkit.confirm.settings import ConfirmInputs, ConfirmSettings, Progress
 from auditkit.core.confirmations import Arm
 from auditkit.core.hook_point import HookPoint
-from auditkit.core.locks import ConfirmPlan, LockedRule
+from auditkit.core.locks import ConfirmPlan, LockedRule, Unit
 from auditkit.models import LanguageModel
 from auditkit.saes import SparseAutoencoder
 
@@ -35,7 +36,8 @@ PushUnits = Callable[[Float[Tensor, "n d_in"], int], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dose:
-    """A dose in multiples of the 99th percentile (`value`, after snapping) and its ‖Δx‖."""
+    """A dose in multiples of the 99th percentile (`value`, after snapping) and its ‖Δx‖, below
+    zero where the push is turned round."""
 
     value: float
     norm: float
@@ -76,18 +78,34 @@ class ConfirmRun:
 
     def doses(self) -> list[Dose]:
         """Positive doses of the plan, rising; at least three, halving the largest if need be."""
-        given = sorted({d for d in self.plan.intervene.doses if d > 0}) or list(self.settings.doses)
+        given = sorted(d for d in self._asked() if d > 0) or list(self.settings.doses)
         while len(given) < 3:
             given.insert(0, given[0] / 2)
         unique = {round(dose.norm, 12): dose for dose in map(self.snapped, given)}
         return list(unique.values())
 
+    def reversed_doses(self) -> list[Dose]:
+        """Negative doses of the plan, the largest push back first: shown, not tested.
+
+        None of a clamp, which sets an activation: those are never below 0.
+        """
+        if self.op == "clamp":
+            return []
+        found = {d.value: d for d in map(self.snapped, sorted(self._asked())) if d.value < 0}
+        return list(found.values())
+
+    def _asked(self) -> set[float]:
+        """The plan's doses in multiples of the 99th percentile."""
+        asked = self.plan.intervene
+        unit = self.target.scale if asked.unit is Unit.RAW else 1.0
+        return {dose / unit for dose in asked.doses}
+
     def snapped(self, dose: float) -> Dose:
         """The dose whose norm lies on the ladder; clamping has no norm of its own to snap."""
         norm = dose * self.target.norm_per_dose
-        if self.op == "clamp":
+        if self.op == "clamp" or norm == 0:
             return Dose(value=dose, norm=norm)
-        norm = snap_norm(norm, self.settings.ladder)
+        norm = math.copysign(snap_norm(abs(norm), self.settings.ladder), norm)
         return Dose(value=norm / self.target.norm_per_dose, norm=norm)
 
     def own_effects(self, dose: Dose) -> NDArray[np.float64]:
@@ -150,7 +168,7 @@ class ConfirmRun:
 
     def relative_norms(self, norm: float) -> NDArray[np.float64]:
         """‖Δx‖/‖x‖ on each neutral prompt."""
-        return norm / self.neutral.x_norms
+        return abs(norm) / self.neutral.x_norms
 
     def _clamp_own(self, dose: Dose) -> DeltaOf:
         values = clamp_values(self.target, dose.value)

@@ -20,7 +20,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmSettings:
-    """Sizes of a causal test; everything here changes its trials.
+    """Sizes of a causal test; all but the numbers of controls change its trials.
 
     Controls run on the first `control_prompts` of the neutral prompts. `ladder` is the ratio
     between neighbouring norms that doses are snapped to, so that targets can share controls. A
@@ -34,7 +34,7 @@ class ConfirmSettings:
     ablation_prompts: int = 12
     ablation_tokens: int = 16
     latent_controls: int = 99
-    isotropic_controls: int = 100
+    isotropic_controls: int = 101
     covariance_controls: int = 40
     band_controls: int = 5
     damage_texts: int = 8

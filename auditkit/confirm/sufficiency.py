@@ -68,10 +68,13 @@ def damage_budget(controls: NDArray[np.float64]) -> float:
 
 
 def run_doses(run: ConfirmRun, doses: Sequence[Dose], main: Dose) -> None:
-    """The target at dose 0, at every dose, and turned round at the main dose; all prompts."""
+    """The target at dose 0, at every dose, and turned round at the main dose; all prompts.
+
+    Doses below 0 that the plan names are for the plot.
+    """
     others = [f"{LOG_ODDS}:{x.name}" for i, x in enumerate(run.lexica) if i != run.column]
     order = [run.column, *(i for i in range(len(run.lexica)) if i != run.column)]
-    for dose in (Dose(value=0.0, norm=0.0), *doses):
+    for dose in (*run.reversed_doses(), Dose(value=0.0, norm=0.0), *doses):
         if run.op == "clamp" and dose.value == 0.0:
             continue
         run.progress(f"{run.rule.id}: {run.op} at dose {dose.value:.2f}")
@@ -110,7 +113,7 @@ def run_steering_controls(
         own,
         sign=run.sign,
     )
-    for dose in doses:
+    for dose in (*run.reversed_doses(), *doses):
         units = controls.by_arm[Arm.LATENT][: run.settings.band_controls]
         if dose is not main and len(units):
             wanted = _on_neutral(run, Arm.LATENT, dose, prompts=n)

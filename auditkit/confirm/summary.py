@@ -103,6 +103,7 @@ def summarise(
         control_counts=counts(table, op=op, dose=dose),
         replies=facts.replies,
         notes=facts.notes,
+        monotonic=facts.plan.monotonic,
     )
 
 

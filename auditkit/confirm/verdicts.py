@@ -27,7 +27,8 @@ class RawConfirmation:
 
     `invalid` says why nothing can be concluded. `equivalence_p` is of TOST within ±0.2 of the
     positive control's effect, not measured where that moved nothing. `p_any` is the p-value of
-    any effect at all of the steering, before the controls are taken off.
+    any effect at all of the steering, before the controls are taken off. `monotonic`: whether the
+    rule claims that the effect grows with the dose.
     """
 
     id: str
@@ -57,6 +58,7 @@ class RawConfirmation:
     control_counts: tuple[tuple[str, int], ...]
     replies: tuple[ReplyExample, ...]
     notes: tuple[str, ...]
+    monotonic: bool = True
 
 
 def finish_verdicts(raws: Sequence[RawConfirmation]) -> list[Confirmation]:
@@ -76,13 +78,13 @@ def finish_verdicts(raws: Sequence[RawConfirmation]) -> list[Confirmation]:
             ablation=replace(raw.ablation, q=next(q_main)) if raw.ablation else None,
             other_tests=tuple(replace(t, q=next(q_other)) for t in raw.other_tests),
         )
-        verdict, why = decide(raw)
-        finished.append(_confirmation(raw, verdict, why, _reach(raw, len(main))))
+        verdict, why = decide(raw, len(main))
+        finished.append(_confirmation(raw, verdict, why, len(main)))
     return finished
 
 
-def decide(raw: RawConfirmation) -> tuple[CausalVerdict, str]:
-    """The verdict table, from q-values that are already corrected."""
+def decide(raw: RawConfirmation, tests: int) -> tuple[CausalVerdict, str]:
+    """The verdict table, from q-values that are already corrected over `tests` tests."""
     if raw.invalid is not None:
         return CausalVerdict.INVALID, raw.invalid
     assert raw.steering is not None
@@ -91,29 +93,37 @@ def decide(raw: RawConfirmation) -> tuple[CausalVerdict, str]:
     fault = _fault(raw)
     if (steers or _moves(raw)) and fault is not None:
         return CausalVerdict.NONSPECIFIC, fault
-    trend = isinstance(raw.trend_p, Measured) and raw.trend_p.value < TREND_P
+    trend = not raw.monotonic or (isinstance(raw.trend_p, Measured) and raw.trend_p.value < TREND_P)
+    if steers and trend and (missing := _unmeasured(raw)):
+        return CausalVerdict.INCONCLUSIVE, f"pushing brings the words, but {missing}"
     if steers and trend and ablates:
+        more = ", more with the dose" if raw.monotonic else ""
         return CausalVerdict.CONFIRMED, (
-            "pushing the latents brings the words, more with the dose, and removing them takes "
-            "the words away, both beyond the matched controls"
+            f"pushing the latents brings the words{more}, and removing them takes the words away, "
+            "both beyond the matched controls"
         )
     if steers and trend:
-        return CausalVerdict.SUFFICIENT_ONLY, "pushing brings the words; " + _no_ablation(raw)
+        why = "pushing brings the words; " + _no_ablation(raw, tests)
+        return CausalVerdict.SUFFICIENT_ONLY, why
     if ablates:
         why = "without a dose trend" if steers else f"q {raw.steering.q:.3g}"
         return (
             CausalVerdict.NECESSARY_ONLY,
             f"removing the latents takes the words away; pushing does not pass ({why})",
         )
-    return _without_effect(raw, steers=steers)
+    return _without_effect(raw, tests, steers=steers)
 
 
-def _without_effect(raw: RawConfirmation, *, steers: bool) -> tuple[CausalVerdict, str]:
+def _without_effect(raw: RawConfirmation, tests: int, *, steers: bool) -> tuple[CausalVerdict, str]:
     equal = isinstance(raw.equivalence_p, Measured) and raw.equivalence_p.value < ALPHA
     if equal and not steers:
         return CausalVerdict.DETECTOR_ONLY, (
             "fires, but pushing it does as good as nothing: the effect lies within "
             f"±{EQUIVALENCE_SHARE:g} of the positive control's"
+        )
+    if not steers and raw.steering is not None and _beyond_alone(raw.steering, raw.q):
+        return CausalVerdict.INCONCLUSIVE, "pushing moves the words " + _too_many_tests(
+            raw.steering, tests, raw.q
         )
     if _moves(raw) and not steers:
         return (
@@ -153,28 +163,65 @@ def _fault(raw: RawConfirmation) -> str | None:
     return None
 
 
-def _no_ablation(raw: RawConfirmation) -> str:
+def _unmeasured(raw: RawConfirmation) -> str | None:
+    """What an effect must stand beside before it counts as the rule's own, and does not."""
+    needed = {
+        "its damage to benign text": raw.damage_kl,
+        "the damage that controls do": raw.damage_budget,
+        "its specificity": raw.specificity,
+    }
+    missing = [
+        f"{name} was not measured ({value.reason})"
+        for name, value in needed.items()
+        if not isinstance(value, Measured)
+    ]
+    return "; ".join(missing) or None
+
+
+def _no_ablation(raw: RawConfirmation, tests: int) -> str:
     if raw.ablation is None:
         return "necessity was not tested"
+    if _beyond_alone(raw.ablation, raw.q):
+        return "removing the latents moves them " + _too_many_tests(raw.ablation, tests, raw.q)
     return f"removing the latents changes nothing beyond controls (q {raw.ablation.q:.3g})"
 
 
-def _reach(raw: RawConfirmation, tests: int) -> tuple[str, ...]:
-    if raw.steering is None or tests == 0:
-        return ()
-    run = raw.steering.controls
-    outranked_all = raw.steering.p_rank <= 1.0001 / (run + 1)
-    if raw.steering.q < raw.q or not outranked_all:
-        return ()
-    return (
-        f"no control did as much, but {run} controls are too few for q {raw.q:g} among {tests} "
-        f"tests: a single true effect needs {controls_needed(tests, raw.q)}",
-    )
+def _outranks_all(test: EffectTest) -> bool:
+    return test.p_rank <= 1.0001 / (test.controls + 1)
+
+
+def _beyond_alone(test: EffectTest, q: float) -> bool:
+    """Beyond the controls as the only test of a run, or beyond every one of too few controls."""
+    return test.p < q or (_outranks_all(test) and test.p_sign < q)
+
+
+def _too_many_tests(test: EffectTest, tests: int, q: float) -> str:
+    said = f"beyond the controls by itself (p {test.p:.3g})"
+    if tests > 1:
+        said += f", but not after correction over {tests} tests (q {test.q:.3g})"
+    more = _more_controls(test, tests, q)
+    if more is None:
+        return said + "; only fewer tests or a stronger effect would show it"
+    rank = "no control did as much" if _outranks_all(test) else "few controls did as much"
+    return said + f"; {rank}, and {more} more would tell"
+
+
+def _more_controls(test: EffectTest, tests: int, q: float) -> int | None:
+    """How many controls a lone effect among `tests` lacks; None where there are enough."""
+    lacking = controls_needed(tests, q) - test.controls
+    return lacking if lacking > 0 else None
 
 
 def _confirmation(
-    raw: RawConfirmation, verdict: CausalVerdict, why: str, more_notes: tuple[str, ...]
+    raw: RawConfirmation, verdict: CausalVerdict, why: str, tests: int
 ) -> Confirmation:
+    more_prompts, more_controls = None, None
+    if verdict is CausalVerdict.INCONCLUSIVE and raw.steering is not None:
+        steering = raw.steering
+        if steering.q >= raw.q and _beyond_alone(steering, raw.q):
+            more_controls = _more_controls(steering, tests, raw.q)
+        else:
+            more_prompts = raw.more_prompts
     return Confirmation(
         id=raw.id,
         rule_id=raw.rule_id,
@@ -197,8 +244,9 @@ def _confirmation(
         damage_budget=raw.damage_budget,
         positive_control=raw.positive_control,
         sign_flip=raw.sign_flip,
-        more_prompts=raw.more_prompts if verdict is CausalVerdict.INCONCLUSIVE else None,
+        more_prompts=more_prompts,
+        more_controls=more_controls,
         control_counts=raw.control_counts,
         replies=raw.replies,
-        notes=raw.notes + more_notes,
+        notes=raw.notes,
     )

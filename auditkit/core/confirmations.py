@@ -106,7 +106,8 @@ class Confirmation:
     `damage_kl` and `damage_ce` (nats per token) are of the steering test's dose on benign text
     where the signal is silent; `damage_budget` is the 95th percentile of the KL of controls of
     equal norm.
-    `control_counts` are pairs of arm and number of controls.
+    `control_counts` are pairs of arm and number of controls. Where the verdict is inconclusive,
+    `more_prompts` and `more_controls` say how many of either would tell.
     """
 
     id: str
@@ -134,3 +135,4 @@ class Confirmation:
     control_counts: tuple[tuple[str, int], ...] = ()
     replies: tuple[ReplyExample, ...] = ()
     notes: tuple[str, ...] = ()
+    more_controls: int | None = None

@@ -17,6 +17,7 @@ from auditkit.confirm import (
     confirm_rule,
     confirmation_id,
     finish_verdicts,
+    plan_controls,
 )
 from auditkit.core.confirmations import Confirmation
 from auditkit.core.locks import ConfirmPlan, Lock, LockedRule
@@ -42,15 +43,7 @@ def run_causal_tests(
 ) -> list[Confirmation]:
     """Test every confirmation plan of the lock; trials already in the store are not run again."""
     plans = [(rule, plan) for rule in lock.rules for plan in rule.confirm]
-    settings = ConfirmSettings(
-        prompts=document.prompts,
-        control_prompts=document.control_prompts,
-        ablation_prompts=document.ablation_prompts,
-        latent_controls=document.latent_controls,
-        isotropic_controls=document.direction_controls,
-        generation=document.generate,
-        seed=seed,
-    )
+    settings = _settings(document, [plan for _, plan in plans], seed=seed)
     table = store.latent_stats(reference)
     table = table.filter(pc.field("fires") > 0)
     latents = LatentTable.from_rows(
@@ -82,6 +75,24 @@ def run_causal_tests(
         )
         progress.advance()
     return finish_verdicts(raws)
+
+
+def _settings(
+    document: ConfirmDocument, plans: Sequence[ConfirmPlan], *, seed: int
+) -> ConfirmSettings:
+    """With as many controls as a steering and an ablation test of every plan ask for."""
+    tests, strictest = max(2 * len(plans), 1), min((plan.q for plan in plans), default=0.05)
+    latents, isotropic, covariance = plan_controls(tests, strictest)
+    return ConfirmSettings(
+        prompts=document.prompts,
+        control_prompts=document.control_prompts,
+        ablation_prompts=document.ablation_prompts,
+        latent_controls=document.latent_controls or latents,
+        isotropic_controls=document.direction_controls or isotropic,
+        covariance_controls=covariance,
+        generation=document.generate,
+        seed=seed,
+    )
 
 
 def _inputs(

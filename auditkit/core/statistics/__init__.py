@@ -13,11 +13,16 @@ from auditkit.core.statistics.equivalence import (
     more_observations_to_decide,
     sample_size_for_mean,
 )
-from auditkit.core.statistics.multiplicity import benjamini_hochberg, controls_needed
+from auditkit.core.statistics.multiplicity import (
+    MOST_CONTROLS,
+    benjamini_hochberg,
+    controls_needed,
+)
 from auditkit.core.statistics.permutation import Alternative, rank_p_value, sign_flip_p_value
 from auditkit.core.statistics.trend import mean_spearman, page_trend_p
 
 __all__ = [
+    "MOST_CONTROLS",
     "Alternative",
     "auroc",
     "bca_interval",

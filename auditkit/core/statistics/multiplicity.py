@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_CONTROLS = 2000
+"""Controls per target at most: what more of them would show is too small to matter."""
+
 
 def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.floating]) -> list[float]:
     """q-values in the order given (Benjamini & Hochberg 1995): reject q ≤ α for an FDR of α.
@@ -28,11 +31,11 @@ def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.floating]) -> list
 
 
 def controls_needed(tests: int, q: float) -> int:
-    """Controls per target at which a lone true effect among `tests` tests can reach `q`.
+    """Controls per target at which a lone true effect among `tests` tests comes below `q`.
 
     A rank among K controls gives at best p = 1/(K + 1), and Benjamini–Hochberg multiplies the
-    smallest p by `tests`: K ≥ tests/q − 1 (20 tests at 0.05: 399).
+    smallest p by `tests`: K > tests/q − 1 (20 tests at 0.05: 400; with 399 it is 0.05 exactly).
     """
     if tests < 1 or not 0 < q < 1:
         raise ValueError(f"needs at least one test and a q in (0, 1), not {tests} and {q}")
-    return math.ceil(tests / q - 1e-9) - 1
+    return math.floor(tests / q + 1e-9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from auditkit.core.locks import Pool, Status
+from auditkit.core.statistics import MOST_CONTROLS, controls_needed
 from auditkit.rules.checking.check import suggest
 from auditkit.rules.checking.report import Reporter
 from auditkit.rules.checking.rule_conditions import Trees, check_conditions
@@ -26,8 +27,8 @@ from auditkit.rules.lowered.lowering import lower_rule
 from auditkit.rules.lowered.monotone import falls_with_threshold
 
 MANY_FRAMES = 10_000
-CONTROLS = 99
-"""The least number of matched controls that a confirmation runs."""
+_TESTS_OF_A_PLAN = 2
+"""Steering and ablation."""
 
 
 def lint_rule(rule: RuleDocument, number: int, reporter: Reporter) -> None:
@@ -155,10 +156,10 @@ def _check_confirmations(rule: RuleDocument, number: int, reporter: Reporter) ->
             reporter.add("AK021", message, (*at, "intervene", "signal"), help=help)
         if plan.name in names[:index]:
             reporter.add("AK027", f"the name {plan.name!r} stands twice", (*at, "name"))
-        if plan.expect.q < 1 / (1 + CONTROLS):
+        if controls_needed(_TESTS_OF_A_PLAN, plan.expect.q) > MOST_CONTROLS:
             message = (
-                f"q {plan.expect.q:g} cannot be reached: with {CONTROLS} controls no p-value is "
-                f"below {1 / (1 + CONTROLS):g}"
+                f"q {plan.expect.q:g} cannot be reached: with {MOST_CONTROLS:,} controls, the most "
+                f"there are, two tests come to {_TESTS_OF_A_PLAN / (1 + MOST_CONTROLS):.2g} at best"
             )
             reporter.add("AK081", message, (*at, "expect", "q"))
 

@@ -174,18 +174,22 @@ class ScoreDocument(Document):
 
 
 class InterveneDocument(Document):
-    """What is done to a signal's latents."""
+    """What is done to a signal's latents.
+
+    Doses are multiples of the 99th percentile of their active values, or with `raw` amounts in the
+    SAE's own units; below 0 a steering push is turned round, which is shown and not tested.
+    """
 
     op: Literal["ablate", "clamp", "steer"]
     signal: Name
     doses: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0,)
-    unit: Literal["raw", "fmax", "z"] = "fmax"
+    unit: Literal["raw", "fmax"] = "fmax"
 
 
 class MeasureDocument(Document):
     """Which outcome is measured, on which words."""
 
-    metric: Literal["lexicon_logodds", "lexeme_rate"] = "lexicon_logodds"
+    metric: Literal["lexicon_logodds"] = "lexicon_logodds"
     target: LexiconRef
     contrast: LexiconRef
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditkit.confirm import LatentTable
+from auditkit.confirm import LatentTable, plan_controls
 from auditkit.confirm.ablation import clamp_values, firing_prefixes, scoped_text, set_latents
 from auditkit.confirm.directions import (
     TargetDirection,
@@ -93,9 +94,11 @@ def test_matched_controls_are_like_the_target_and_not_along_it(world: Planted) -
 
 
 def test_too_few_matches_widen_the_tolerance_and_say_so(world: Planted) -> None:
-    found = matched_latents(
-        world.sae, _target(world, CAUSAL), world.inputs.latents, n=10_000, seed=0
-    )
+    table = world.inputs.latents
+    apart = table.density.copy()
+    apart[CAUSAL] *= 1000
+    target, rare = _target(world, CAUSAL), replace(table, density=apart)
+    found = matched_latents(world.sae, target, rare, n=10_000, seed=0)
     assert any("any live latent" in note for note in found.notes)
     assert any("only" in note for note in found.notes)
 
@@ -253,3 +256,29 @@ def test_a_chat_is_ablated_in_the_words_of_the_watched_role() -> None:
         text = scoped_text(chat, roles)
         assert [m.role for m in text.messages] == [Role.TEXT]
         assert text.messages[0].content == expected
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (2.0, -1.0)])
+def test_more_controls_begin_with_the_fewer(world: Planted, weights: tuple[float, ...]) -> None:
+    latents = (CAUSAL, INERT)[: len(weights)]
+    target, table = _target(world, *latents, weights=weights), world.inputs.latents
+    few = matched_latents(world.sae, target, table, n=99, seed=0).units
+    many = matched_latents(world.sae, target, table, n=110, seed=0).units
+    assert len(many) > len(few)
+    assert torch.equal(many[: len(few)], few)
+    x = torch.randn(301, 576, generator=torch.Generator().manual_seed(0))
+    for draw in (partial(isotropic_directions, 576), partial(covariance_directions, x)):
+        assert torch.equal(draw(n=90, seed=0).units[:40], draw(n=40, seed=0).units)
+
+
+@pytest.mark.parametrize(("tests", "total"), [(1, 240), (12, 240), (20, 400), (26, 520)])
+def test_controls_are_planned_for_the_tests_of_a_run(tests: int, total: int) -> None:
+    latents, isotropic, covariance = plan_controls(tests, 0.05)
+    assert latents + isotropic + covariance == total
+    assert tests / (total + 1) < 0.05
+    assert latents >= 99
+    assert covariance >= 40
+
+
+def test_no_run_plans_more_controls_than_it_could_ever_draw() -> None:
+    assert sum(plan_controls(1000, 0.001)) == 2000

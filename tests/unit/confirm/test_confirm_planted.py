@@ -14,10 +14,11 @@ from auditkit.confirm import (
     RawConfirmation,
     confirm_rule,
     finish_verdicts,
+    plan_controls,
 )
 from auditkit.core.confirmations import Arm, CausalVerdict, Confirmation, Trial
 from auditkit.core.errors import InvalidInput
-from auditkit.core.locks import LockedRule
+from auditkit.core.locks import LockedRule, Unit
 from auditkit.core.measured import Measured, NotMeasured
 from auditkit.suites import Lexicon
 from tests.planted import BROAD, CAUSAL, INERT, PLANTED, SMALL, Planted, plan, planted, rule_on
@@ -237,3 +238,53 @@ def test_an_unknown_operation_or_signal_raises(world: Planted) -> None:
         confirm_rule(world.model, world.sae, rule, other, world.inputs)
     with pytest.raises(InvalidInput, match="no neutral prompts"):
         confirm_rule(world.model, world.sae, rule, plan(), replace(world.inputs, neutral=()))
+
+
+def test_a_cause_that_a_family_hides_is_told_to_ask_for_controls(world: Planted) -> None:
+    few = replace(TINY, latent_controls=20, isotropic_controls=10, covariance_controls=0)
+    latents = (CAUSAL, *range(PLANTED, PLANTED + 2))
+    raws = [_confirm(world, rule_on(k), few)[0] for k in latents]
+    hidden = finish_verdicts(raws)[0]
+    assert hidden.verdict is CausalVerdict.INCONCLUSIVE
+    assert hidden.more_controls is not None
+    latent, isotropic, covariance = plan_controls(2 * len(latents), 0.05)
+    enough = replace(
+        few,
+        latent_controls=latent,
+        isotropic_controls=isotropic,
+        covariance_controls=covariance,
+    )
+    raw, trials = _confirm(world, rule_on(CAUSAL), few)
+    more, new = _confirm(world, rule_on(CAUSAL), enough, done=trials)
+    assert more.id == raw.id
+    again = {replace(t, outcome=0.0) for t in trials} & {replace(t, outcome=0.0) for t in new}
+    assert new
+    assert not again
+    shown = finish_verdicts([more, *raws[1:]])[0]
+    assert shown.verdict is CausalVerdict.CONFIRMED
+
+
+def _asked(rule: LockedRule, **changes: object) -> LockedRule:
+    intervene = replace(rule.confirm[0].intervene, **changes)
+    return replace(rule, confirm=(replace(rule.confirm[0], intervene=intervene),))
+
+
+def test_doses_in_raw_units_are_the_same_pushes(world: Planted) -> None:
+    scale = float(world.inputs.latents.q99[CAUSAL])
+    rule = rule_on(CAUSAL)
+    raw = _asked(rule, unit=Unit.RAW, doses=(0.5 * scale, scale, 2 * scale))
+    ours, theirs = _confirm(world, raw)[0], _confirm(world, rule)[0]
+    assert ours.doses == theirs.doses
+    assert ours.steering == theirs.steering
+
+
+def test_a_dose_below_zero_is_shown_and_not_tested(world: Planted) -> None:
+    plain, _ = _confirm(world, rule_on(CAUSAL))
+    turned, _ = _confirm(world, _asked(rule_on(CAUSAL), doses=(-1.0, 0.5, 1.0, 2.0)))
+    back, *others = turned.doses
+    assert back.dose < 0
+    assert isinstance(back.effect, Measured)
+    assert back.effect.value < -0.5
+    assert back.control_low < back.control_high
+    assert tuple(others) == plain.doses
+    assert (turned.steering, turned.trend_p) == (plain.steering, plain.trend_p)

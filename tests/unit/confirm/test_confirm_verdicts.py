@@ -119,11 +119,46 @@ def test_q_is_corrected_over_all_tests_of_the_run() -> None:
     assert among.verdict is not CausalVerdict.CONFIRMED
 
 
-def test_too_few_controls_for_q_are_said_to_be_too_few() -> None:
-    few = replace(STRONG, steering=_test(1 / 20, controls=19), ablation=None)
+def test_beyond_all_controls_but_too_few_for_the_family_is_inconclusive() -> None:
+    outranked = replace(_test(1 / 20, controls=19), p_sign=1e-4)
+    few = replace(STRONG, steering=outranked, ablation=None)
     crowd = [replace(NULL, ablation=None) for _ in range(5)]
     confirmation = finish_verdicts([few, *crowd])[0]
-    assert any("19 controls are too few" in note and "119" in note for note in confirmation.notes)
+    assert confirmation.verdict is CausalVerdict.INCONCLUSIVE
+    assert "no control did as much, and 101 more would tell" in confirmation.why
+    assert "over 6 tests" in confirmation.why
+    assert (confirmation.more_controls, confirmation.more_prompts) == (101, None)
+    enough = replace(few, steering=_test(1 / 121, controls=120))
+    assert finish_verdicts([enough, *crowd])[0].verdict is CausalVerdict.SUFFICIENT_ONLY
+
+
+def test_an_ablation_lost_to_correction_alone_is_said_to_be() -> None:
+    raw = replace(STRONG, ablation=_test(1 / 31, "ablate", controls=30))
+    confirmation = finish_verdicts([raw, NULL, NULL])[0]
+    assert confirmation.verdict is CausalVerdict.SUFFICIENT_ONLY
+    assert "removing the latents moves them beyond the controls by itself" in confirmation.why
+
+
+@given(st.floats(0.0005, 1.0), st.integers(0, 30), st.floats(0.0, 1.0))
+def test_what_is_beyond_the_controls_is_never_called_within_them(
+    p: float, others: int, p_any: float
+) -> None:
+    raw = replace(STRONG, steering=_test(p), ablation=None, p_any=_value(p_any))
+    confirmation = finish_verdicts([raw, *[NULL] * others])[0]
+    assert not (p < 0.05 and "no further than" in confirmation.why)
+
+
+@pytest.mark.parametrize("missing", ["damage_kl", "damage_budget", "specificity"])
+def test_nothing_is_confirmed_on_what_was_not_measured(missing: str) -> None:
+    raw = replace(STRONG, **{missing: NotMeasured("no benign text")})
+    confirmation = finish_verdicts([raw])[0]
+    assert confirmation.verdict is CausalVerdict.INCONCLUSIVE
+    assert "was not measured (no benign text)" in confirmation.why
+
+
+def test_no_trend_is_asked_of_a_claim_without_one() -> None:
+    raw = replace(STRONG, trend_p=_value(0.4), monotonic=False)
+    assert finish_verdicts([raw])[0].verdict is CausalVerdict.CONFIRMED
 
 
 @settings(max_examples=60, deadline=None)

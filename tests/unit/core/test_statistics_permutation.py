@@ -98,13 +98,13 @@ def test_q_values_of_nothing_are_nothing_and_bad_p_values_raise() -> None:
 
 
 @given(st.integers(1, 60), st.sampled_from([0.01, 0.05, 0.1]))
-def test_controls_needed_are_the_fewest_that_reach_q(tests: int, q: float) -> None:
+def test_controls_needed_are_the_fewest_that_come_below_q(tests: int, q: float) -> None:
     k = controls_needed(tests, q)
-    assert tests / (k + 1) <= q * (1 + 1e-9)
-    assert k == 0 or tests / k > q
+    assert tests / (k + 1) < q
+    assert k == 0 or tests / k >= q * (1 - 1e-9)
 
 
-def test_twenty_targets_need_399_controls() -> None:
-    assert controls_needed(20, 0.05) == 399
+def test_twenty_tests_need_400_controls() -> None:
+    assert controls_needed(20, 0.05) == 400
     with pytest.raises(ValueError, match="at least one test"):
         controls_needed(0, 0.05)
