@@ -72,7 +72,11 @@ class Planted:
 def planted(seed: int = 0) -> Planted:
     """Build model, SAE and inputs; the same seed gives the same weights."""
     model = planted_model(seed)
-    sae = planted_sae(model, seed)
+    return planted_world(model, planted_sae(model, seed, latents=PLANTED), seed)
+
+
+def planted_world(model: LanguageModel, sae: SparseAutoencoder, seed: int) -> Planted:
+    """Prompts with and without triggers, and the latents' statistics."""
     rng = np.random.default_rng(seed)
     neutral = _prompts(rng, "neutral", 64, trigger=False)
     inputs = ConfirmInputs(
@@ -89,60 +93,73 @@ def planted(seed: int = 0) -> Planted:
 
 def planted_model(seed: int) -> LanguageModel:
     """The tiny Llama with three reserved dimensions."""
-    model = tiny_model(seed, n_layers=LAYERS, d_model=D_MODEL)
-    network = model.network
-    generator = torch.Generator().manual_seed(seed)
-    ids = {word: model.tokenizer.convert_tokens_to_ids(word) for word in WORDS}
+    model, ids = reserved_model(seed, reserved=PLANTED)
+    network, generator = model.network, torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in network.model.layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            for reads in (attention.q_proj, attention.k_proj, attention.v_proj):
-                reads.weight[:, :PLANTED] = 0
-            for reads in (mlp.gate_proj, mlp.up_proj):
-                reads.weight[:, :PLANTED] = 0
-            for writes in (attention.o_proj, mlp.down_proj):
-                writes.weight[:PLANTED] = 0
         embedding, head = network.model.embed_tokens.weight, network.lm_head.weight
-        embedding[:, :PLANTED] = 0
         embedding[[ids[w] for w in TRIGGERS], :PLANTED] = TRIGGER_SIZE
-        head[:, :PLANTED] = 0
         head[[ids[w] for w in ANIMALS.target], CAUSAL] = 1.0
         head[:, BROAD] = torch.randn(head.shape[0], generator=generator)
         for words in (ANIMALS, COLOURS, NATURE):
             head[[ids[w] for w in words.target], BROAD] += 1.0
-    identity: ModelIdentity = identify(
-        network, model.tokenizer, name=f"planted-{seed}", quantisation=None
-    )
-    return LanguageModel(network, model.tokenizer, identity)
+    return named_model(model, f"planted-{seed}")
 
 
-def planted_sae(model: LanguageModel, seed: int) -> SparseAutoencoder:
-    """Latents 0 to 2 read and write the reserved dimensions; the others random directions.
+def reserved_model(
+    seed: int, *, reserved: int, d_model: int = D_MODEL
+) -> tuple[LanguageModel, dict[str, int]]:
+    """The tiny Llama, nothing of which reads or writes the first dimensions; the words' ids."""
+    model = tiny_model(seed, n_layers=LAYERS, d_model=d_model)
+    network = model.network
+    with torch.no_grad():
+        for layer in network.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            for reads in (attention.q_proj, attention.k_proj, attention.v_proj):
+                reads.weight[:, :reserved] = 0
+            for reads in (mlp.gate_proj, mlp.up_proj):
+                reads.weight[:, :reserved] = 0
+            for writes in (attention.o_proj, mlp.down_proj):
+                writes.weight[:reserved] = 0
+        network.model.embed_tokens.weight[:, :reserved] = 0
+        network.lm_head.weight[:, :reserved] = 0
+    return model, {word: model.tokenizer.convert_tokens_to_ids(word) for word in WORDS}
+
+
+def named_model(model: LanguageModel, name: str) -> LanguageModel:
+    """The same network, identified anew after its weights were changed."""
+    network, tokenizer = model.network, model.tokenizer
+    identity: ModelIdentity = identify(network, tokenizer, name=name, quantisation=None)
+    return LanguageModel(network, tokenizer, identity)
+
+
+def planted_sae(model: LanguageModel, seed: int, *, latents: int) -> SparseAutoencoder:
+    """The first latents read and write a reserved dimension each; the others random directions.
 
     The random ones are scaled to fire about as often and as strongly as the planted ones, so that
     controls can be matched.
     """
     generator = torch.Generator().manual_seed(seed + 100)
-    W_dec = torch.randn(D_SAE, D_MODEL, generator=generator)
-    W_dec[:, :PLANTED] = 0
-    W_dec[:PLANTED] = 0
-    W_dec[:PLANTED, :PLANTED] = torch.eye(PLANTED)
+    d_in = model.network.config.hidden_size
+    W_dec = torch.randn(D_SAE, d_in, generator=generator)
+    W_dec[:, :latents] = 0
+    W_dec[:latents] = 0
+    W_dec[:latents, :latents] = torch.eye(latents)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
     rng = np.random.default_rng(seed)
     x = _activations(model, _prompts(rng, "calibrate", 60, trigger=True, length=10))
     pre_acts = x @ W_dec.T
     quantiles = torch.from_numpy(rng.uniform(0.86, 0.94, D_SAE)).float()
     thresholds = torch.stack([c.quantile(q) for c, q in zip(pre_acts.T, quantiles, strict=True)])
-    thresholds[:PLANTED] = 0.2
+    thresholds[:latents] = 0.2
     acts = (pre_acts - thresholds).relu()
     mean = acts.sum(dim=0) / (acts > 0).sum(dim=0).clamp(min=1)
     wanted = (TRIGGER_SIZE - 0.2) * torch.from_numpy(rng.uniform(0.85, 1.15, D_SAE)).float()
     scale = wanted / mean
-    scale[:PLANTED] = 1.0
+    scale[:latents] = 1.0
     config = SaeConfig(
-        name=f"planted-{seed}",
+        name=model.identity.name,
         architecture=ArchitectureName.STANDARD,
-        d_in=D_MODEL,
+        d_in=d_in,
         d_sae=D_SAE,
         hook_point=HOOK,
         apply_b_dec_to_input=False,
@@ -151,7 +168,7 @@ def planted_sae(model: LanguageModel, seed: int) -> SparseAutoencoder:
         "W_enc": (W_dec * scale[:, None]).T.contiguous(),
         "W_dec": W_dec / scale[:, None],
         "b_enc": -thresholds * scale,
-        "b_dec": torch.zeros(D_MODEL),
+        "b_dec": torch.zeros(d_in),
     }
     return SparseAutoencoder(config, tensors)
 

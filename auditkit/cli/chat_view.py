@@ -32,6 +32,7 @@ _TRUTHS = {
     Truth.FALSE: ("○ quiet", "#8fbf8f"),
     Truth.UNKNOWN: ("? unknown", "#b8a04a"),
 }
+TAKEN_BACK = "(the reply was taken back)"
 COMMANDS = "/rules  /reset  /save FILE  /quit   ·   Ctrl-C ends a reply"
 
 
@@ -71,6 +72,8 @@ def _talk(
     answer = _tokens(reply, turn.fired, palette)
     if not reply and turn.reply:
         answer = Text(visible(turn.reply), style="#d8dee9")
+    if turn.withheld:
+        answer = Text(TAKEN_BACK, style="bold #ff5c5c")
     if running:
         answer.append("▌", style="#88c0d0")
     if rows is not None and rows > 3:
@@ -186,7 +189,8 @@ def _footer(turn: Turn, *, running: bool) -> Text:
     n = sum(t.generated for t in turn.tokens)
     state = "replying…" if running else one_line(turn.stop_reason, 60)
     errors = () if turn.result is None else turn.result.errors
-    text = Text(f"{n} tokens · {state}", style="#8892a6")
+    count = "1 token" if n == 1 else f"{n} tokens"
+    text = Text(f"{count} · {state}", style="#8892a6")
     if errors:
         text.append(f" · the monitor failed: {one_line(errors[0], 60)}", style="bold #ff5c5c")
     return text.append(f"   {COMMANDS}", style="#5b6478")
@@ -194,7 +198,8 @@ def _footer(turn: Turn, *, running: bool) -> Text:
 
 def plain_lines(turn: Turn) -> list[str]:
     """The same without colours or drawing: for pipes, files and screen readers."""
-    lines = [f"model: {line}" for line in visible(turn.reply).split("\n")]
+    said = TAKEN_BACK if turn.withheld else visible(turn.reply)
+    lines = [f"model: {line}" for line in said.split("\n")]
     for gauge in turn.gauges:
         score = f"{gauge.score.value:.4g}" if isinstance(gauge.score, Measured) else "not measured"
         threshold = "none" if gauge.threshold is None else f"{gauge.threshold:.4g}"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditkit.cli.choices import chosen
 from auditkit.cli.options import Dtype, FailOn, Model, Quiet, Sae
+
+if TYPE_CHECKING:
+    from auditkit.pipeline.monitor_policy import ReplyPolicy
 
 
 def monitor(
@@ -24,6 +28,19 @@ def monitor(
     stop: Annotated[
         bool, typer.Option("--stop", help="End a reply at the token where a rule fires.")
     ] = False,
+    act_on: Annotated[
+        str,
+        typer.Option(
+            "--act-on", metavar="SEVERITY", help="With --stop: rules below it are told only."
+        ),
+    ] = "high",
+    fail: Annotated[
+        str,
+        typer.Option(
+            metavar="open|closed",
+            help="Unknown verdicts and monitor errors: the reply passes, or is taken back.",
+        ),
+    ] = "open",
     temperature: Annotated[
         float, typer.Option(help="With --chat: 0 takes the likeliest token.")
     ] = 0.0,
@@ -38,6 +55,9 @@ def monitor(
     its score against its threshold. Ctrl-C ends a reply and keeps the conversation. Without a
     terminal a chat reads a message a line and prints plain lines.
 
+    With --stop and --fail closed, a reply is taken back where a rule that may end it is undecided,
+    or where the monitor fails; exit code 1, as for a rule that fired.
+
     Examples:
 
       auditkit monitor prompts.txt --model ./model --sae ./sae --lock rules.lock.json
@@ -46,20 +66,21 @@ def monitor(
       --lock rules.lock.json
 
       auditkit monitor --chat --model ./model --sae ./sae --lock rules.lock.json --stop
+      --act-on medium --fail closed
     """
     from auditkit.cli.console import Bars
     from auditkit.core.errors import InvalidInput
     from auditkit.pipeline.monitor import monitor_prompts
 
+    policy = _policy(stop, act_on, fail)
     if chat:
         if file != "-":
             raise InvalidInput(
                 f"--chat takes no file of prompts, and was given {file}",
                 help="leave out --chat, or the file",
             )
-        raise typer.Exit(
-            _chat(model, sae, lock, dtype, max_new_tokens, stop, temperature, seed, fail_on, quiet)
-        )
+        given = (model, sae, lock, dtype, max_new_tokens, policy, temperature, seed)
+        raise typer.Exit(_chat(*given, fail_on, quiet))
     with Bars(quiet=quiet) as bars:
         exit_code = monitor_prompts(
             file,
@@ -68,12 +89,26 @@ def monitor(
             lock=lock,
             dtype=dtype,
             max_new_tokens=max_new_tokens,
-            stop=stop,
+            policy=policy,
             fail_on=fail_on,
             emit=print,
             progress=bars,
         )
     raise typer.Exit(int(exit_code))
+
+
+def _policy(stop: bool, act_on: str, fail: str) -> ReplyPolicy:
+    from auditkit.core.locks import Severity
+    from auditkit.monitor import OnFail
+    from auditkit.pipeline.monitor_policy import ReplyPolicy
+
+    on_fail = chosen(OnFail, "--fail", fail)
+    return ReplyPolicy(
+        stop=stop,
+        act_on=chosen(Severity, "--act-on", act_on),
+        on_unknown=on_fail,
+        on_error=on_fail,
+    )
 
 
 def _chat(
@@ -82,7 +117,7 @@ def _chat(
     lock: Path,
     dtype: str,
     max_new_tokens: int,
-    stop: bool,
+    policy: ReplyPolicy,
     temperature: float,
     seed: int,
     fail_on: str,
@@ -103,7 +138,7 @@ def _chat(
             lock=lock,
             dtype=dtype,
             max_new_tokens=max_new_tokens,
-            stop=stop,
+            policy=policy,
             temperature=temperature,
             seed=seed,
             progress=bars,

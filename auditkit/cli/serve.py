@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
+from auditkit.cli.choices import chosen
 from auditkit.cli.options import Dtype, Model, Quiet
 from auditkit.core.errors import InvalidInput
 
-E = TypeVar("E", bound=StrEnum)
 EXTRA = frozenset({"fastapi", "starlette", "uvicorn", "prometheus_client"})
 
 
@@ -44,7 +43,7 @@ def serve(
     ] = "record",
     act_on: Annotated[
         str, typer.Option("--act-on", metavar="SEVERITY", help="Rules below it are recorded only.")
-    ] = "info",
+    ] = "high",
     refusal: Annotated[
         str | None, typer.Option(help="The text that replaces a reply (--action replace).")
     ] = None,
@@ -85,7 +84,7 @@ def serve(
       auditkit serve --model ./model --sae ./sae --lock rules.lock.json
 
       auditkit serve --model ./model --sae ./sae --lock rules.lock.json --action replace
-      --act-on high --fail closed --hold reply
+      --act-on medium --fail closed --hold reply
 
       AUDITKIT_TOKEN=… auditkit serve --model ./model --sae ./sae --lock rules.lock.json
       --host 0.0.0.0 --token-env AUDITKIT_TOKEN
@@ -103,10 +102,10 @@ def serve(
         port=port,
         token=read_token(variable=token_env, file=token_file),
         policy=told.Policy(
-            action=_choice(told.Action, "--action", action),
-            act_on=_choice(Severity, "--act-on", act_on),
-            fail=_choice(told.FailPolicy, "--fail", fail),
-            hold=_choice(told.Hold, "--hold", hold),
+            action=chosen(told.Action, "--action", action),
+            act_on=chosen(Severity, "--act-on", act_on),
+            fail=chosen(told.FailPolicy, "--fail", fail),
+            hold=chosen(told.Hold, "--hold", hold),
             refusal=told.REFUSAL if refusal is None else refusal,
         ),
         limits=told.Limits(
@@ -136,15 +135,6 @@ def serve(
             threads=threads,
             progress=bars,
         )
-
-
-def _choice(kind: type[E], option: str, text: str) -> E:
-    # The choices' enums are imported late: a help text should not wait for them.
-    try:
-        return kind(text)
-    except ValueError:
-        names = ", ".join(member.value for member in kind)
-        raise InvalidInput(f"{option} {text!r} is not known", help=f"one of {names}") from None
 
 
 def _without_extra(error: ModuleNotFoundError) -> Exception:

@@ -1,23 +1,21 @@
 """YAML and JSON text → typed documents, every error with its place in the text.
 
 ruamel.yaml composes nodes with marks (libyaml does where both read alike: core.quick_yaml). This
-module refuses what YAML lets pass silently (tabs, duplicate keys, tags, unbounded aliases) and
-carries pydantic's errors back to their places. It reads text that the caller has loaded and touches
-no file.
+module refuses what YAML lets pass silently (tabs, duplicate keys, tags, unbounded aliases);
+core.schema_errors carries pydantic's errors back to their places. It reads text that the caller has
+loaded and touches no file.
 """
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -27,6 +25,7 @@ from ruamel.yaml.scanner import Scanner
 from auditkit.core.diagnostics import Diagnostic, Level, Span
 from auditkit.core.errors import DocumentError
 from auditkit.core.quick_yaml import compose_quickly
+from auditkit.core.schema_errors import schema_diagnostics
 from auditkit.core.source_map import Path, SourceMap
 
 MAX_DEPTH = 40
@@ -104,20 +103,7 @@ def validate_document(parsed: ParsedText, model: type[M]) -> M:
     try:
         return model.model_validate_json(json.dumps(parsed.value))
     except ValidationError as error:
-        names = sorted(set(_field_names(model)))
-        details = _without_echoes(error.errors(include_url=False))
-        raise DocumentError([_schema_error(d, parsed, names) for d in details]) from None
-
-
-def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """A list whose items are all wrong is not reported as too short as well."""
-    places = [d["loc"] for d in details]
-    return [
-        d
-        for d in details
-        if d["type"] != "too_short"
-        or not any(len(p) > len(d["loc"]) and p[: len(d["loc"])] == d["loc"] for p in places)
-    ]
+        raise DocumentError(schema_diagnostics(error, model, parsed.value, parsed.source)) from None
 
 
 def _tabs(source: SourceMap) -> Iterator[Diagnostic]:
@@ -248,71 +234,3 @@ def _place(node: Node) -> tuple[int, int, int]:
     start, end = node.start_mark, node.end_mark
     size = end.column - start.column if end.line == start.line else 1
     return (start.line, start.column, max(1, size))
-
-
-_MESSAGES = {"missing": "AK011", "extra_forbidden": "AK010"}
-
-
-def _schema_error(error: ErrorDetails, parsed: ParsedText, names: list[str]) -> Diagnostic:
-    at = _existing(parsed.value, error["loc"])
-    kind, last = error["type"], str(error["loc"][-1]) if error["loc"] else ""
-    code = _MESSAGES.get(kind, "AK012" if kind.endswith(("_type", "_parsing")) else "AK013")
-    help = None
-    if kind == "extra_forbidden":
-        message = f"unknown key {last!r}"
-        close = difflib.get_close_matches(last, names, n=1)
-        help = f"did you mean {close[0]!r}?" if close else None
-    elif kind == "missing":
-        message = f"the key {last!r} is missing"
-    else:
-        message = _wording(error)
-        where = ".".join(str(p) for p in at)
-        message = f"{where}: {message}" if where else message
-    return Diagnostic(
-        code=code,
-        level=Level.ERROR,
-        message=message,
-        span=parsed.source.span(at, key=kind == "extra_forbidden"),
-        help=help,
-    )
-
-
-def _wording(error: ErrorDetails) -> str:
-    limits = error.get("ctx", {})
-    if error["type"] == "too_short":
-        return f"at least {limits['min_length']} wanted, not {limits['actual_length']}"
-    if error["type"] == "too_long":
-        return f"at most {limits['max_length']} allowed"
-    return error["msg"][:1].lower() + error["msg"][1:]
-
-
-def _existing(value: Any, loc: tuple[str | int, ...]) -> Path:
-    """Follow a pydantic location through the document, skipping the names of union members."""
-    at: list[str | int] = []
-    for part in loc:
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            continue
-        at.append(part)
-    return tuple(at)
-
-
-def _field_names(model: type[BaseModel], seen: set[type] | None = None) -> Iterator[str]:
-    seen = seen if seen is not None else set()
-    if model in seen:
-        return
-    seen.add(model)
-    for name, info in model.model_fields.items():
-        yield info.alias or name
-        for inner in _models_in(info.annotation):
-            yield from _field_names(inner, seen)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)

@@ -23,6 +23,7 @@ from auditkit.monitor.alerts import (
 )
 from auditkit.monitor.generation import watch_generate
 from auditkit.monitor.monitor import Monitor, Watch
+from auditkit.monitor.policy import OnFail
 from auditkit.monitor.request import Request
 from auditkit.rules import PromptFacts
 
@@ -37,6 +38,7 @@ __all__ = [
     "FiredMember",
     "LogJsonl",
     "Monitor",
+    "OnFail",
     "PromptFacts",
     "Record",
     "Replace",

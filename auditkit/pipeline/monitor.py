@@ -14,9 +14,10 @@ from auditkit.core.locks import Severity
 from auditkit.core.progress import Progress
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.verdicts import Truth
-from auditkit.monitor import Alert, RowResult, Stop, WatchedReply, watch_generate
+from auditkit.monitor import Alert, Ending, RowResult, WatchedReply, watch_generate
 from auditkit.pipeline.audit import parse_fail_on
 from auditkit.pipeline.monitor_chat import ChatSession, Turn
+from auditkit.pipeline.monitor_policy import ReplyPolicy
 from auditkit.pipeline.workbench import Workbench
 from auditkit.report.visible import escape_hidden
 from auditkit.rules import offline_parts, read_lock
@@ -34,12 +35,16 @@ def monitor_prompts(
     lock: Path,
     dtype: str,
     max_new_tokens: int,
-    stop: bool,
+    policy: ReplyPolicy,
     fail_on: str,
     emit: Callable[[str], None],
     progress: Progress,
 ) -> ExitCode:
-    """Reply to every prompt under watch; one JSON line per prompt with the reply and verdicts."""
+    """Reply to every prompt under watch; one JSON line per prompt with the reply and verdicts.
+
+    FINDINGS: a rule of `fail_on` severity fired, or the fail policy took a reply back;
+    NOTHING_EVALUATED: every verdict on every prompt is unknown.
+    """
     threshold = parse_fail_on(fail_on)
     suite, prompts = read_prompts(source)
     opened = read_lock(lock)
@@ -55,14 +60,14 @@ def monitor_prompts(
             [(bench.sae, opened)],
             batch,
             max_new_tokens=max_new_tokens,
-            actions=[Stop()] if stop else [],
-            on_unknown="open",
-            on_error="open",
+            actions=policy.actions,
+            on_unknown=policy.on_unknown,
+            on_error=policy.on_error,
             suite=suite,
         )
         for reply in replies:
             emit(escape_hidden(json.dumps(_line(reply), ensure_ascii=False)))
-            grave |= any(_is_grave(alert, threshold) for alert in _told(reply.result))
+            grave |= _is_grave(reply.result, threshold)
             decided |= any(a.verdict.truth is not Truth.UNKNOWN for a in reply.verdicts)
             progress.advance()
     if not decided:
@@ -77,7 +82,7 @@ def open_chat(
     lock: Path,
     dtype: str,
     max_new_tokens: int,
-    stop: bool,
+    policy: ReplyPolicy,
     temperature: float,
     seed: int,
     progress: Progress,
@@ -93,17 +98,18 @@ def open_chat(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        stop=stop,
+        policy=policy,
     )
 
 
 def chat_outcome(turns: Sequence[Turn], fail_on: str) -> ExitCode:
     """What a conversation comes to, as `monitor_prompts` says of prompts; clean without turns."""
     threshold = parse_fail_on(fail_on)
-    alerts = [a for turn in turns if turn.result is not None for a in _told(turn.result)]
+    results = [turn.result for turn in turns if turn.result is not None]
+    alerts = [a for result in results for a in _told(result)]
     if alerts and all(a.verdict.truth is Truth.UNKNOWN for a in alerts):
         return ExitCode.NOTHING_EVALUATED
-    grave = any(_is_grave(alert, threshold) for alert in alerts)
+    grave = any(_is_grave(result, threshold) for result in results)
     return ExitCode.FINDINGS if grave else ExitCode.CLEAN
 
 
@@ -136,6 +142,8 @@ def _line(reply: WatchedReply) -> dict[str, Any]:
     return {
         "prompt": reply.prompt_id,
         "reply": reply.text,
+        "ending": reply.result.ending.value,
+        "why": reply.result.why,
         "stopped_by": reply.stopped_by,
         "errors": list(reply.result.errors),
         "verdicts": [_verdict(alert) for alert in reply.verdicts],
@@ -167,5 +175,9 @@ def _combined(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _is_grave(alert: Alert, threshold: Severity | None) -> bool:
-    return alert.fired and threshold is not None and alert.severity.rank >= threshold.rank
+def _is_grave(result: RowResult, threshold: Severity | None) -> bool:
+    """Did a rule of the severity fire, or a closed fail policy take the reply back?"""
+    if threshold is None:
+        return False
+    fired = any(a.fired and a.severity.rank >= threshold.rank for a in _told(result))
+    return fired or result.ending is Ending.WITHHELD

@@ -15,8 +15,9 @@ from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.tokens import TokenizedPrompt, TokenMask
 from auditkit.core.verdicts import Truth
 from auditkit.models import LanguageModel
-from auditkit.monitor import Monitor, Request, RowResult, Stop, TokenSeen
+from auditkit.monitor import Ending, Monitor, Request, RowResult, TokenSeen
 from auditkit.pipeline.monitor_gauges import Gauge, Heat, RuleGauge, strongest
+from auditkit.pipeline.monitor_policy import ReplyPolicy
 from auditkit.report.visible import escape_hidden
 from auditkit.saes import SparseAutoencoder
 
@@ -54,6 +55,11 @@ class Turn:
         return frozenset(g.rule_id for g in self.gauges if g.truth is Truth.TRUE)
 
     @property
+    def withheld(self) -> bool:
+        """Did a closed fail policy take the reply back?"""
+        return self.result is not None and self.result.ending is Ending.WITHHELD
+
+    @property
     def stop_reason(self) -> str:
         """In words: why the reply ended; empty while it goes on."""
         if self.result is None:
@@ -68,8 +74,8 @@ class ChatSession:
     a signal handler.
 
     Every turn renders the whole conversation anew, so that frames and roles are those of an audit
-    of the same conversation. `max_new_tokens` bounds each reply; with `stop`, a reply ends where a
-    rule fires.
+    of the same conversation. `max_new_tokens` bounds each reply; `policy` says what ends one early,
+    and what takes it back: what has been shown of it by then has been said.
     """
 
     def __init__(
@@ -80,16 +86,17 @@ class ChatSession:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
-        stop: bool = False,
+        policy: ReplyPolicy | None = None,
         system: str | None = None,
     ) -> None:
         self.model, self.locks = model, tuple(lock for _, lock in watches)
+        policy = policy or ReplyPolicy()
         self._monitor = Monitor(
             model,
             list(watches),
-            actions=[Stop()] if stop else [],
-            on_unknown="open",
-            on_error="open",
+            actions=policy.actions,
+            on_unknown=policy.on_unknown,
+            on_error=policy.on_error,
         )
         self.max_new_tokens, self._temperature, self._seed = max_new_tokens, temperature, seed
         self._system = system

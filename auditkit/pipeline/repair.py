@@ -19,12 +19,12 @@ from auditkit.core.progress import Progress
 from auditkit.pipeline.train import harvest
 from auditkit.pipeline.transcoders import require_autoencoder
 from auditkit.quality.failures.suppression import Suppression, SuppressionTotals
+from auditkit.quality.fidelity import HIGH_NORM_FACTOR
 from auditkit.saes import SparseAutoencoder, load_sae, write_sae
 from auditkit.training import ActivationStore, Repaired, RepairForm, RepairPlan, repair_sae
 from auditkit.training.activations.batches import split_rows
 
 _BATCH_ROWS = 2048
-_HIGH_NORM_FACTOR = 10.0
 _MEASURES = {
     "explained_variance": "explained variance (centred)",
     "gamma": "relative reconstruction bias γ",
@@ -121,7 +121,7 @@ def repair_from(
     split = split_rows(
         activations,
         held_out=located.document.trainer.held_out,
-        high_norm_factor=_HIGH_NORM_FACTOR,
+        high_norm_factor=HIGH_NORM_FACTOR,
     )
     progress.begin(f"refit scales and decoder of {found.config.name}", 1)
     repaired = repair_sae(found, activations, split.train, plan)

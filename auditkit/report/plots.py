@@ -8,12 +8,9 @@ from typing import Any
 from auditkit.core.confirmations import Confirmation
 from auditkit.core.locks import ConfirmPlan
 from auditkit.core.measured import Measured
+from auditkit.report.picture_style import INK, MUTED, styled
 from auditkit.report.visible import one_line
 
-# Drawn in the light theme's colours; the page restyles them by these values in the dark.
-INK = "#1b2129"
-MUTED = "#5b6673"
-GRID = "#e3e7ec"
 EFFECT = "#1f4e79"
 BAND = "#c3cad3"
 
@@ -94,23 +91,7 @@ def _chart(rows: list[dict[str, float]], x_title: str, y_title: str) -> Any:
         x=x, y="effect:Q"
     )
     layers = alt.layer(band, zero.encode(y="zero:Q"), controls, bars, line, points)
-    return layers.properties(width=WIDTH - 70, height=HEIGHT - 50).configure(
-        background="transparent",
-        font="Liberation Sans, Arial, sans-serif",
-        padding=6,
-        view=alt.ViewConfig(stroke=None),
-        axis=alt.AxisConfig(
-            labelColor=MUTED,
-            titleColor=INK,
-            domainColor=MUTED,
-            tickColor=MUTED,
-            gridColor=GRID,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            titlePadding=8,
-        ),
-    )
+    return styled(layers.properties(width=WIDTH - 70, height=HEIGHT - 50))
 
 
 def _inline(svg: str, title: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from auditkit.core.measured import Measured
-from auditkit.report.plots import GRID, INK, MUTED
+from auditkit.report.picture_style import INK, styled
 from auditkit.report.score_document import Distribution, ScoreDocument, ScorePart
 from auditkit.report.visible import one_line
 
@@ -245,24 +245,10 @@ def _figure(title: str, chart: Any, caption: str) -> Figure | None:
     import altair as alt
     import vl_convert  # a second to load, and only needed where there is a plot
 
-    drawn = chart.properties(width=WIDTH - 70, height=HEIGHT - 50).configure(
-        background="transparent",
-        font="Liberation Sans, Arial, sans-serif",
-        padding=6,
-        view=alt.ViewConfig(stroke=None),
+    drawn = styled(
+        chart.properties(width=WIDTH - 70, height=HEIGHT - 50),
         legend=alt.LegendConfig(
             labelColor=INK, labelFontSize=12, symbolStrokeWidth=3, symbolOpacity=1
-        ),
-        axis=alt.AxisConfig(
-            labelColor=MUTED,
-            titleColor=INK,
-            domainColor=MUTED,
-            tickColor=MUTED,
-            gridColor=GRID,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            titlePadding=8,
         ),
     )
     svg = vl_convert.vegalite_to_svg(drawn.to_dict())

@@ -61,7 +61,7 @@ class Policy:
     """What verdicts lead to. Rules below `act_on` are recorded and change nothing."""
 
     action: Action = Action.RECORD
-    act_on: Severity = Severity.INFO
+    act_on: Severity = Severity.HIGH
     fail: FailPolicy = FailPolicy.OPEN
     hold: Hold = Hold.TOKEN
     refusal: str = REFUSAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +16,19 @@ from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import Kernel, TrainPlan
 from auditkit.training.sparse_step import require_deviation, squared_deviation
 
+SLICE_TOKENS = 1024
+"""So many tokens are encoded at once: fewer make a product slower, more need more memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """A batch on its way through a step, in scaled units.
 
-    `centred` is what the encoder reads, `pre_acts` what it makes of it (memory of the step, which
-    an objective may overwrite), `wanted` the target without b_dec, `deviation` the target's
-    Σ‖x − mean x‖².
+    `centred` is what the encoder reads, `wanted` the target without b_dec, `deviation` the
+    target's Σ‖x − mean x‖².
     """
 
     centred: Float[Tensor, "batch d_in"]
-    pre_acts: Float[Tensor, "batch d_sae"]
     wanted: Float[Tensor, "batch d_out"]
     deviation: float
 
@@ -36,6 +38,22 @@ class Batch:
     def gradient(self, error: Float[Tensor, "batch d_out"]) -> Float[Tensor, "batch d_out"]:
         """Of Σ‖error‖² / deviation for x̂."""
         return error * (-2.0 / self.deviation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The pre-activations of some of a batch's tokens: memory that the next slice takes over, and
+    that an objective may overwrite."""
+
+    tokens: slice
+    pre_acts: Float[Tensor, "token d_sae"]
+
+    def split(self, size: int) -> Iterator[Slice]:
+        """The same memory, at most `size` tokens at a time."""
+        start = self.tokens.start
+        for rows in self.pre_acts.split(size):
+            yield Slice(tokens=slice(start, start + len(rows)), pre_acts=rows)
+            start += len(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +110,6 @@ class ObjectiveStep(ABC):
 
     def __init__(self, plan: TrainPlan) -> None:
         self.plan = plan
-        self._pre_acts = torch.empty(0)
 
     @abstractmethod
     def descend(self, state: TrainState, batch: Batch) -> Descent:
@@ -114,7 +131,7 @@ class ObjectiveStep(ABC):
         target: Float[Tensor, "batch d_out"] | None = None,
     ) -> StepReport:
         """One step on the batch `x` (scaled units), whose `target` is itself or a transcoder's."""
-        batch = self.encode(state, x, x if target is None else target)
+        batch = self.prepare(state, x, x if target is None else target)
         dead = int(self.dead(state).sum())
         descent = self.descend(state, batch)
         state.silent_tokens.add_(len(x))
@@ -131,24 +148,28 @@ class ObjectiveStep(ABC):
             penalty=descent.penalty,
         )
 
-    def encode(
+    def prepare(
         self,
         state: TrainState,
         x: Float[Tensor, "batch d_in"],
         target: Float[Tensor, "batch d_out"],
     ) -> Batch:
-        """Pre-activations of `x`; raises RunFailed where the weights are not finite any more."""
-        p, centred = state.parameters, state.centre(x)
-        if self._pre_acts.shape != (len(x), p.d_sae) or self._pre_acts.dtype != x.dtype:
-            self._pre_acts = torch.empty(len(x), p.d_sae, dtype=x.dtype)
-        torch.mm(centred, p.W_enc_rows.T, out=self._pre_acts)
-        self._pre_acts.add_(p.b_enc)
-        # Comparisons drop NaN silently; every latent's weights show in the first token.
-        if not bool(torch.isfinite(self._pre_acts[0]).all()):
-            raise diverged(state.step + 1, "pre-activations are not finite")
+        """What a step needs of a batch beside its pre-activations."""
         return Batch(
-            centred=centred,
-            pre_acts=self._pre_acts,
-            wanted=target - p.b_dec,
+            centred=state.centre(x),
+            wanted=target - state.parameters.b_dec,
             deviation=require_deviation(squared_deviation(target), state.step),
         )
+
+    def slices(self, state: TrainState, batch: Batch) -> Iterator[Slice]:
+        """The batch's pre-activations, some tokens at a time; raises RunFailed where the weights
+        are not finite any more."""
+        p, centred = state.parameters, batch.centred
+        memory = centred.new_empty(min(SLICE_TOKENS, len(batch)), p.d_sae)
+        for start in range(0, len(batch), SLICE_TOKENS):
+            rows = centred[start : start + SLICE_TOKENS]
+            pre_acts = torch.addmm(p.b_enc, rows, p.W_enc_rows.T, out=memory[: len(rows)])
+            # Comparisons drop NaN silently; every latent's weights show in the first token.
+            if start == 0 and not bool(torch.isfinite(pre_acts[0]).all()):
+                raise diverged(state.step + 1, "pre-activations are not finite")
+            yield Slice(tokens=slice(start, start + len(rows)), pre_acts=pre_acts)

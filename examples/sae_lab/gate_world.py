@@ -33,8 +33,8 @@ from auditkit.pipeline.planted.worlds import (
     train_in_world,
 )
 from auditkit.quality.worlds import gate_world
+from auditkit.report.picture_style import INK, headline, styled_alone
 
-INK, MUTED, GRID = "#1b2129", "#5b6673", "#e3e7ec"
 COLOURS = {
     "trained": "#1f4e79",
     "frozen decoder": "#c05621",
@@ -117,28 +117,8 @@ def picture(judged: GateRun, run: WorldRun) -> alt.HConcatChart:
         legend=alt.Legend(orient="bottom", symbolType="circle", symbolSize=90, symbolOpacity=1),
     )
     bound = next(check.bound for check in judged.verdict.checks if check.measure == "F1")
-    return (
-        alt.hconcat(_points(data, colour), _ranked(data, colour, bound), spacing=36)
-        .properties(title=_title(judged))
-        .configure(
-            background="white",
-            font="Liberation Sans, Arial, sans-serif",
-            padding=14,
-            view=alt.ViewConfig(stroke=None),
-            legend=alt.LegendConfig(labelFontSize=12, labelColor=INK),
-            axis=alt.AxisConfig(
-                labelColor=MUTED,
-                titleColor=INK,
-                domainColor=MUTED,
-                tickColor=MUTED,
-                gridColor=GRID,
-                labelFontSize=12,
-                titleFontSize=12,
-                titleFontWeight="normal",
-                titlePadding=8,
-            ),
-        )
-    )
+    panels = alt.hconcat(_points(data, colour), _ranked(data, colour, bound), spacing=36)
+    return styled_alone(panels.properties(title=_title(judged)))
 
 
 def _points(data: alt.Data, colour: alt.Color) -> alt.Chart:
@@ -194,19 +174,10 @@ def _ranked(data: alt.Data, colour: alt.Color, bound: float) -> Any:
 def _title(judged: GateRun) -> alt.TitleParams:
     found = judged.recoveries[TRAINED].recall_found
     share = f"{found.value * judged.n_features:.0f}" if isinstance(found, Measured) else "none"
-    return alt.TitleParams(
-        text=f"The gate world: {judged.objective} finds {share} of {judged.n_features} features",
-        subtitle=[
-            f"{judged.n_features} features in {judged.d_in} dimensions, {judged.true_l0:.0f} on "
-            f"every token; {judged.tokens_seen:,} tokens of training. Each point is a feature."
-        ],
-        anchor="start",
-        color=INK,
-        subtitleColor=MUTED,
-        fontSize=15,
-        subtitleFontSize=11,
-        subtitlePadding=6,
-        offset=14,
+    return headline(
+        f"The gate world: {judged.objective} finds {share} of {judged.n_features} features",
+        f"{judged.n_features} features in {judged.d_in} dimensions, {judged.true_l0:.0f} on "
+        f"every token; {judged.tokens_seen:,} tokens of training. Each point is a feature.",
     )
 
 

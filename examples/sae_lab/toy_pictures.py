@@ -7,10 +7,9 @@ from typing import Any
 import altair as alt
 
 from auditkit.quality.theory import Outcome, PhaseCell, ToyModels, measure_packing
+from auditkit.report.picture_style import INK, MUTED, headline, styled_alone
 
-INK, MUTED, GRID = "#1b2129", "#5b6673", "#e3e7ec"
 BLUE, ORANGE, PALE = "#1f4e79", "#c05621", "#d8dde3"
-FONT = "Liberation Sans, Arial, sans-serif"
 SCALE = 1.25
 PHASES = {Outcome.NOT_REPRESENTED: PALE, Outcome.DEDICATED: BLUE, Outcome.SUPERPOSITION: ORANGE}
 SHAPES = (
@@ -218,37 +217,9 @@ def _phase(cells: tuple[PhaseCell, ...], field: str, title: str) -> Any:
 
 def _finished(chart: Any, title: str, *subtitle: str) -> dict[str, Any]:
     """The chart with its title and the house's fonts and colours."""
-    return (
-        chart.properties(
-            title=alt.TitleParams(
-                text=title,
-                subtitle=list(subtitle),
-                anchor="start",
-                color=INK,
-                subtitleColor=MUTED,
-                fontSize=15,
-                subtitleFontSize=11,
-                subtitlePadding=6,
-                offset=14,
-            )
-        )
-        .configure(
-            background="white",
-            font=FONT,
-            padding=14,
-            view=alt.ViewConfig(stroke=None),
-            axis=alt.AxisConfig(
-                labelColor=MUTED,
-                titleColor=INK,
-                domainColor=MUTED,
-                tickColor=MUTED,
-                gridColor=GRID,
-                labelFontSize=11,
-                titleFontSize=12,
-                titleFontWeight="normal",
-                titlePadding=6,
-            ),
-            legend=alt.LegendConfig(labelFontSize=11, labelColor=INK, titleColor=MUTED),
-        )
-        .to_dict()
-    )
+    return styled_alone(
+        chart.properties(title=headline(title, *subtitle)),
+        legend=alt.LegendConfig(labelFontSize=11, labelColor=INK, titleColor=MUTED),
+        labelFontSize=11,
+        titlePadding=6,
+    ).to_dict()

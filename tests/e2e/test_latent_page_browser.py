@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from auditkit.core.fingerprint import to_plain
 from auditkit.features import (
@@ -21,7 +20,6 @@ from auditkit.report.latent_page import latent_html
 from auditkit.store import open_store
 from tests.planted_store import HOSTILE, SEPARATING, planted_store
 
-CHROMIUM = Path("/usr/bin/chromium")
 EFFECTS = tuple(LogitEffect(token_id=n, effect=1.0 / n) for n in range(1, 11))
 WRITES = LatentDirections(
     nearest=tuple(Neighbour(latent=n, cosine=0.5 / n) for n in range(1, 11)),
@@ -32,18 +30,6 @@ WRITES = LatentDirections(
 WORDS = {1: HOSTILE, 2: " yes", 3: "   ", 4: "<img src=x onerror=alert(1)>"}
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"chromium is not installed: {CHROMIUM} is missing")
-    with sync_playwright() as play:
-        found = play.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

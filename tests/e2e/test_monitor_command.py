@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,18 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--model", str(folder / "model"), "--sae", str(folder / "sae"),
         "--lock", str(folder / "rules.lock.json"), "--max-new-tokens", "4", "--quiet",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def undecided(options: list[str]) -> list[str]:
+    """The same with a lock of one rule that is undecided and one that never fires."""
+    model, sae = load_model(options[1]), tiny_sae()
+    lost = rule("lost", "max(s) >= 1", unresolved="no latents")
+    never = rule("never", "max(s) >= 1e6", 3)
+    bound = replace(lock(tiny_model(), sae, lost, never), model=model.identity)
+    path = Path(options[5]).with_name("undecided.lock.json")
+    write_lock(bound, path)
+    return [*options[:5], str(path), *options[6:]]
 
 
 @pytest.fixture
@@ -84,6 +97,60 @@ def test_a_chat_without_a_terminal_is_plain_lines(
     assert "\x1b" not in ended.out + ended.err
     assert "⟨U+001B⟩" in ended.out
     assert len(json.loads(kept.read_text())["turns"]) == 2
+
+
+def test_what_a_rule_below_the_severity_that_acts_finds_is_reported_and_not_acted_upon(
+    command: Run, options: list[str]
+) -> None:
+    def reply(*more: str) -> tuple[int, dict[str, Any]]:
+        ended = command(*options, *more, text="tell me a story\n")
+        return ended.code, json.loads(ended.out)
+
+    whole = reply()[1]
+    code, told = reply("--stop", "--act-on", "critical")
+    assert (code, told) == (1, whole)  # the rule is of high severity
+    assert told["ending"] == "completed"
+    assert ("any", "true") in {(v["rule"], v["verdict"]) for v in told["verdicts"]}
+    code, stopped = reply("--stop")
+    assert (code, stopped["ending"], stopped["stopped_by"]) == (1, "stopped", "any")
+    assert stopped["why"].startswith("rule any fired at token")
+    assert len(stopped["reply"]) < len(whole["reply"])
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_undecided_rule_lets_the_reply_pass_or_takes_it_back_as_the_user_says(
+    command: Run, undecided: list[str], chat: bool
+) -> None:
+    flags = ("--stop", "--fail-on", "critical", *(("--chat",) if chat else ()))
+    passed = command(*undecided, *flags, text="tell me a story\n")
+    back = command(*undecided, *flags, "--fail", "closed", text="tell me a story\n")
+    assert (passed.code, back.code) == (0, 1), back.err
+    why = "rule lost is undecided: unresolved selector"
+    assert why not in passed.out
+    assert why in back.out
+    if chat:
+        assert "model: (the reply was taken back)" in back.out
+        return
+    assert json.loads(passed.out)["reply"] != ""
+    assert json.loads(back.out)["reply"] == ""
+    assert json.loads(back.out)["ending"] == "withheld"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--fail", "closed"), "is to watch only"),
+        (("--stop", "--fail", "shut"), "--fail 'shut' is not known"),
+        (("--stop", "--act-on", "grave"), "--act-on 'grave' is not known"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_ends_before_a_model_is_loaded(
+    command: Run, flags: tuple[str, ...], said: str
+) -> None:
+    missing = ("--model", "missing", "--sae", "missing", "--lock", "missing")
+    ended = command(*missing, *flags, text="tell me a story\n")
+    assert ended.code == 2
+    assert said in ended.err
 
 
 def test_a_chat_takes_no_file_and_bad_options_end_before_a_model_is_loaded(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +14,7 @@ from auditkit.core.progress import Silent
 from auditkit.pipeline.train import train_from
 from auditkit.saes import load_sae
 from tests.small_audit import run
-from tests.tiny import WORDS, tiny_model
+from tests.tiny_folder import write_model_and_gzipped_text
 
 TRAIN = """\
 format: auditkit-train/1
@@ -37,14 +34,7 @@ output: NAME
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, text, and a train.yaml for one process and one for two."""
     where = tmp_path_factory.mktemp("torchrun")
-    model = tiny_model()
-    model.network.save_pretrained(where / "model")
-    model.tokenizer.save_pretrained(where / "model")
-    draw = random.Random(0)
-    with gzip.open(where / "words.jsonl.gz", "wt", encoding="utf-8") as lines:
-        for number in range(60):
-            text = " ".join(draw.choices(WORDS, k=50))
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    write_model_and_gzipped_text(where, documents=60)
     for name in ("alone", "together"):
         (where / f"{name}.yaml").write_text(TRAIN.replace("NAME", name))
     return where

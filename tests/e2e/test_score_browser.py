@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from auditkit.report.score_page import score_html
 from tests.score_sample import score_sample
 
-CHROMIUM = Path("/usr/bin/chromium")
 PLOTS = (
     "How often latents fire",
     "Norms of activations, reconstructions and errors",
@@ -23,18 +21,6 @@ PLOTS = (
 )
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"chromium is not installed: {CHROMIUM} is missing")
-    with sync_playwright() as play:
-        found = play.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from auditkit.core.errors import InvalidInput, NotSupportedYet
-from auditkit.core.locks import Lock
+from auditkit.core.locks import Lock, Severity
 from auditkit.core.prompts import Prompt
 from auditkit.integrations.inspect.samples import prompt_of
 from auditkit.integrations.inspect.verdicts import metadata_of
@@ -57,7 +57,7 @@ class WatchedModelAPI(ModelAPI):
 
     From the command line: `inspect eval task.py --model auditkit/MODEL -M sae=… -M lock=…`; in
     Python, `watched_model(model, watches)`. One reply at a time, in a worker thread; with `stop`,
-    a reply ends where a rule fires. `max_tokens`, `temperature` and `seed` of Inspect's
+    a reply ends where a rule of high severity fires (others are told). `max_tokens`, `temperature` and `seed` of Inspect's
     configuration are honoured, any other setting that would change what is sampled is refused.
     """
 
@@ -128,7 +128,7 @@ class WatchedModelAPI(ModelAPI):
             max_new_tokens=length,
             temperature=config.temperature or 0.0,
             seed=config.seed or 0,
-            actions=[Stop()] if self._stop else (),
+            actions=[Stop(at_least=Severity.HIGH)] if self._stop else (),
             on_unknown="open",
             on_error="closed",
         )

@@ -22,10 +22,10 @@ from auditkit.pipeline.sweeping.cells import BaselinePoint
 from auditkit.pipeline.sweeping.loss import SplicedText
 from auditkit.pipeline.train import draw_documents
 from auditkit.quality import ReconstructionTotals, SparsityTotals
+from auditkit.quality.fidelity import HIGH_NORM_FACTOR
 from auditkit.saes import SparseAutoencoder
 from auditkit.store import MASKED_IN_STATS
 
-HIGH_NORM_FACTOR = 10.0
 _ROWS = 4096
 
 

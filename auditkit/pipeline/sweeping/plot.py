@@ -7,11 +7,10 @@ from typing import Any
 
 from auditkit.core.measured import Measure, Measured
 from auditkit.pipeline.sweeping.cells import Sweep, counts
+from auditkit.report.picture_style import INK, headline, styled_alone
 
-INK, MUTED, GRID = "#1b2129", "#5b6673", "#e3e7ec"
 COLOURS = ("#1f4e79", "#c05621", "#2f7d4f", "#7a3e9d", "#9b2c3d", "#5f6b1f", "#0e7490", "#8a6d1a")
 BASELINES = ("#6b7280", "#a3a9b3")
-FONT = "Liberation Sans, Arial, sans-serif"
 WIDTH, HEIGHT = 400, 320
 
 
@@ -38,18 +37,10 @@ def pareto_spec(sweep: Sweep) -> dict[str, Any]:
         _panel(sweep, "delta_ce", "ΔCE (nats per token, lower is better)", dominated=1),
     ]
     chart = alt.hconcat(*panels, spacing=36).resolve_scale(color="shared", shape="shared")
-    title = alt.TitleParams(
-        text=f"{sweep.name}: {sweep.hook_point} of {_short(sweep.model)}",
-        subtitle=_subtitle(sweep),
-        anchor="start",
-        color=INK,
-        subtitleColor=MUTED,
-        fontSize=15,
-        subtitleFontSize=11,
-        subtitlePadding=6,
-        offset=14,
+    title = headline(
+        f"{sweep.name}: {sweep.hook_point} of {_short(sweep.model)}", *_subtitle(sweep)
     )
-    return _styled(chart.properties(title=title)).to_dict()
+    return styled_alone(chart.properties(title=title)).to_dict()
 
 
 def _panel(sweep: Sweep, measure: str, y_title: str, *, dominated: int) -> Any:
@@ -161,26 +152,3 @@ def _subtitle(sweep: Sweep) -> list[str]:
 
 def _short(model: str) -> str:
     return model.rstrip("/").rpartition("/")[2]
-
-
-def _styled(chart: Any) -> Any:
-    import altair as alt
-
-    return chart.configure(
-        background="white",
-        font=FONT,
-        padding=14,
-        view=alt.ViewConfig(stroke=None),
-        legend=alt.LegendConfig(labelFontSize=12, labelColor=INK),
-        axis=alt.AxisConfig(
-            labelColor=MUTED,
-            titleColor=INK,
-            domainColor=MUTED,
-            tickColor=MUTED,
-            gridColor=GRID,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            titlePadding=8,
-        ),
-    )

@@ -33,6 +33,9 @@ LASSO = "LASSO, z ≥ 0"
 LASSO_REFITTED = "LASSO's atoms, refitted"
 OMP_NONNEGATIVE = "OMP, z ≥ 0"
 OMP_SIGNED = "OMP, any sign"
+FLOAT32_NOISE = (100 * 2**-23) ** 2
+"""Share of Σ‖x‖² below which an error is rounding: x̂ is a float32 sum of up to some hundred terms,
+each of which may be off by 2⁻²³ of its size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +50,8 @@ class Code:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeScore:
     """`closed` is the share of the first code's unexplained variance that this one explains,
-    1 − error/(first's error); `shared` the share of the first code's atoms that this one uses."""
+    1 − error/(first's error), not measured where the first's error is float32 rounding; `shared`
+    the share of the first code's atoms that this one uses."""
 
     name: str
     explained_variance: Measure
@@ -110,7 +114,8 @@ def score_codes(
         raise InvalidInput(f"{len(x)} tokens and {len(codes)} codes, expected one or more of each")
     exact = x.double()
     deviation = (exact - exact.mean(0)).square().sum(1)
-    if float(deviation.sum()) <= 0:
+    variance = float(deviation.sum())
+    if variance <= 0:
         raise InvalidInput("all tokens are alike: no variance to explain")
     reference = codes[0]
     keys = _keys(reference.latents)
@@ -125,12 +130,17 @@ def score_codes(
     sums.add(torch.stack(columns, dim=1), pieces)
     table = sums.sums[sums.sums[:, 0] > 0].numpy()
     same = [code.latents.d_sae == reference.latents.d_sae for code in codes]
+    noise = FLOAT32_NOISE * float(exact.square().sum()) / variance
     return tuple(
-        _score(code.name, table, 2 + 3 * i, same[i], len(x)) for i, code in enumerate(codes)
+        _score(code.name, table, 2 + 3 * i, same[i], noise) for i, code in enumerate(codes)
     )
 
 
-def _score(name: str, table: Floats, column: int, same: bool, n: int) -> CodeScore:
+def _score(name: str, table: Floats, column: int, same: bool, noise: float) -> CodeScore:
+    """Columns of `table` are tokens, their squared deviation, and error, L0 and shared atoms of
+    each code; `noise` is the unexplained share of variance that is rounding."""
+    n = int(table[:, 0].sum())
+
     def left(below: int) -> Callable[[Floats], Floats]:
         return lambda totals: 1 - ratio(column, below)(totals)
 
@@ -138,14 +148,22 @@ def _score(name: str, table: Floats, column: int, same: bool, n: int) -> CodeSco
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(table.sum(0, keepdims=True))[0])
         if not np.isfinite(value):
-            return NotMeasured("the first code leaves nothing unexplained, or uses no atom")
+            return NotMeasured("the first code uses no atom")
         return with_interval(Measured(value=value, n=count), table, statistic)
+
+    def closed() -> Measure:
+        if table[:, 2].sum() <= noise * table[:, 1].sum():
+            return NotMeasured(
+                f"the first row leaves less than {noise:.1e} of the variance unexplained, which is "
+                "float32 rounding"
+            )
+        return measure(left(2), n)
 
     return CodeScore(
         name=name,
         explained_variance=measure(left(1), n),
         l0=measure(ratio(column + 1, 0), n),
-        closed=measure(left(2), n),
+        closed=closed(),
         shared=measure(ratio(column + 2, 3), int(table[:, 3].sum()))
         if same
         else NotMeasured("of another dictionary"),

@@ -7,6 +7,7 @@ threshold, learnt as a moving average of the smallest value that was kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from auditkit.saes import ArchitectureName
-from auditkit.training.objective_step import Batch, Descent, require_torch
-from auditkit.training.pairs import ListedPairs, list_pairs, listed_where
+from auditkit.training.objective_step import Batch, Descent, Slice, require_torch
+from auditkit.training.pairs import ListedPairs, join_lists, list_pairs, listed_where
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import FoldedWeights, Kernel, Step, TrainPlan, require_setting
 from auditkit.training.selection_step import SelectionStep
@@ -23,6 +24,9 @@ from auditkit.training.topk_settings import check_auxk
 
 THRESHOLD = "threshold"
 _SAFETY = 0.8
+_LISTED_TOKENS = 64
+_LISTED_SHARE = 2
+"""How many tokens are listed at once, and how many times what is wanted a list may hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +99,13 @@ class BatchTopKStep(SelectionStep):
         self._guess = 0.0
         self._smallest: float | None = None
 
-    def select(self, state: TrainState, pre_acts: Float[Tensor, "batch d_sae"]) -> ListedPairs:
+    def select(self, slices: Callable[[], Iterator[Slice]], tokens: int) -> ListedPairs:
         """The k·batch largest positive pre-activations; what ties with the last is kept too."""
-        del state
-        wanted = self._settings.k * len(pre_acts)
-        pairs = listed_where(pre_acts, pre_acts > self._guess)
+        wanted = self._settings.k * tokens
+        pairs = _largest(slices(), wanted, above=self._guess)
         if len(pairs.values) < wanted and self._guess > 0:
-            pairs = listed_where(pre_acts, pre_acts > 0)
+            pairs = _largest(slices(), wanted, above=0.0)
         self._smallest = None
-        if len(pairs.values) > wanted:
-            least = pairs.values.topk(wanted, sorted=False).values.min()
-            kept = pairs.values >= least
-            pairs = list_pairs(
-                pairs.values[kept],
-                pairs.latents[kept],
-                pairs.tokens[kept],
-                batch=len(pre_acts),
-                d_sae=pre_acts.shape[1],
-            )
         if len(pairs.values):
             self._smallest = float(pairs.values.min())
             # Only a hint of where to look in the next batch: it never changes what is selected.
@@ -127,3 +120,36 @@ class BatchTopKStep(SelectionStep):
         rate = 1.0 if state.step == 1 else self._settings.threshold_rate
         threshold = state.buffers[THRESHOLD]
         threshold.add_(rate * (self._smallest - threshold))
+
+
+def _largest(slices: Iterator[Slice], wanted: int, *, above: float) -> ListedPairs:
+    """The `wanted` largest of what is greater than `above`, and what ties with the last."""
+    lists: list[ListedPairs] = []
+    count = 0
+    for part in slices:
+        for rows in part.pre_acts.split(_LISTED_TOKENS):
+            lists.append(listed_where(rows, rows > above))
+            count += len(lists[-1].values)
+            if count > _LISTED_SHARE * wanted:
+                lists = [_keep_largest(join_lists(lists), wanted)]
+                count = len(lists[0].values)
+                above = max(above, _below(lists[0].values.min()))
+    return _keep_largest(join_lists(lists), wanted)
+
+
+def _keep_largest(pairs: ListedPairs, wanted: int) -> ListedPairs:
+    if len(pairs.values) <= wanted:
+        return pairs
+    kept = pairs.values >= pairs.values.topk(wanted, sorted=False).values.min()
+    return list_pairs(
+        pairs.values[kept],
+        pairs.latents[kept],
+        pairs.tokens[kept],
+        batch=len(pairs.starts),
+        d_sae=pairs.d_sae,
+    )
+
+
+def _below(value: Tensor) -> float:
+    """The next smaller number of its type: what ties with the value is greater."""
+    return float(torch.nextafter(value, torch.zeros_like(value)))

@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from auditkit.saes import ArchitectureName
-from auditkit.training.objective_step import Batch, Descent, ObjectiveStep, require_torch
-from auditkit.training.pairs import pairs_where
+from auditkit.training.objective_step import Batch, Descent, require_torch
+from auditkit.training.pairs import clear_unless_positive
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import (
     FoldedWeights,
@@ -30,6 +30,7 @@ from auditkit.training.plan import (
     refuse_transcoder,
     require_setting,
 )
+from auditkit.training.sliced_step import Part, SlicedStep, Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,46 +88,59 @@ class Gated:
         )
 
 
-class GatedStep(ObjectiveStep):
+class GatedStep(SlicedStep):
     """All terms live on the pairs with an open gate."""
 
     def __init__(self, plan: TrainPlan, settings: Gated) -> None:
         super().__init__(plan)
         self._settings = settings
 
-    def descend(self, state: TrainState, batch: Batch) -> Descent:
+    def chosen(
+        self, state: TrainState, pre_acts: Float[Tensor, "token d_sae"]
+    ) -> Bool[Tensor, "token d_sae"]:
+        """Open gates."""
+        del state
+        return pre_acts > 0
+
+    def add(self, state: TrainState, batch: Batch, part: Part, sums: Sums) -> None:
         """Gradients of the three terms."""
-        p = state.parameters
-        r_mag, b_mag = p.own["r_mag"], p.own["b_mag"]
-        weight = self._settings.l1 * self.plan.sparsity_weight(state.step)
-        weight /= len(batch) * math.sqrt(self.plan.width_out)
-        pairs = pairs_where(batch.pre_acts, batch.pre_acts > 0)
+        p, pairs = state.parameters, part.pairs
+        stretch = pairs.take(p.own["r_mag"].exp())
         gate = pairs.values.relu_()
-        is_open = gate > 0
-        stretch = pairs.take(r_mag.exp())
-        product = gate - pairs.take(p.b_enc)
-        z = (product * stretch).add_(pairs.take(b_mag)).relu_().mul_(is_open)
-        error = batch.wanted - pairs.decode(z, p.W_dec)
+        product = torch.sub(gate, pairs.take(p.b_enc), out=sums.spare("product", gate))
+        z = torch.mul(product, stretch, out=sums.spare("z", gate))
+        clear_unless_positive(z.add_(pairs.take(p.own["b_mag"])).relu_(), gate)
+        error = part.wanted - pairs.decode(z, p.W_dec)
         x_hat = batch.gradient(error)
-        magnitude = pairs.pull(x_hat, p.W_dec).mul_(z > 0)
-        own = {
-            "b_mag": pairs.sum_weights(magnitude),
-            "r_mag": pairs.sum_weights(product.mul_(magnitude).mul_(stretch)),
-        }
-        frozen_error = batch.wanted - pairs.decode(gate, p.W_dec)
-        opening = pairs.pull(batch.gradient(frozen_error), p.W_dec).add_(weight).mul_(is_open)
-        b_enc = pairs.sum_weights(opening)
-        encoder = opening.add_(magnitude.mul_(stretch))
-        gate_fvu = float(frozen_error.square().sum(dtype=torch.float64)) / batch.deviation
-        return Descent(
-            W_enc_rows=pairs.sum_rows(encoder, batch.centred),
-            W_dec=pairs.sum_rows(z, x_hat),
-            b_enc=b_enc,
-            own=own,
-            encoder_bias=pairs.sum_weights(encoder),
-            x_hat=x_hat,
-            error=error,
-            fired=pairs.sum_weights(z) > 0,
-            active=int(torch.count_nonzero(z)),
-            penalty=weight * float(gate.sum(dtype=torch.float64)) + gate_fvu,
+        sums.error[part.tokens] = error
+        sums.active += int(torch.count_nonzero(z))
+        sums.add_weights("z", pairs, z)
+        sums.add_rows("W_dec", pairs, z, x_hat)
+        magnitude = pairs.pull(x_hat, p.W_dec, memory=sums.spare("magnitude", gate))
+        clear_unless_positive(magnitude, z)
+        sums.add_weights("b_mag", pairs, magnitude)
+        magnitude.mul_(stretch)
+        sums.add_weights("r_mag", pairs, product.mul_(magnitude))
+        frozen_error = part.wanted - pairs.decode(gate, p.W_dec)
+        opening = pairs.pull(batch.gradient(frozen_error), p.W_dec, memory=product)
+        clear_unless_positive(opening.add_(self._weight(state, batch)), gate)
+        sums.add_weights("b_enc", pairs, opening)
+        opening.add_(magnitude)
+        sums.add_weights("encoder_bias", pairs, opening)
+        sums.add_rows("W_enc_rows", pairs, opening, part.centred)
+        sums.add_weights("gate", pairs, gate)
+        sums.frozen_error += float(frozen_error.square().sum(dtype=torch.float64))
+
+    def conclude(self, state: TrainState, batch: Batch, sums: Sums) -> Descent:
+        """The sums are the gradients."""
+        l1 = float(sums["gate"].sum(dtype=torch.float64))
+        gate_fvu = sums.frozen_error / batch.deviation
+        return sums.descent(
+            batch,
+            own={name: sums[name] for name in ("b_mag", "r_mag")},
+            penalty=self._weight(state, batch) * l1 + gate_fvu,
         )
+
+    def _weight(self, state: TrainState, batch: Batch) -> float:
+        weight = self._settings.l1 * self.plan.sparsity_weight(state.step)
+        return weight / (len(batch) * math.sqrt(self.plan.width_out))

@@ -18,14 +18,15 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from auditkit.saes import ArchitectureName
-from auditkit.training.objective_step import Batch, Descent, ObjectiveStep, require_torch
-from auditkit.training.pairs import listed_where, pairs_where
+from auditkit.training.objective_step import Batch, Descent, require_torch
+from auditkit.training.pairs import clear_unless_positive, listed_where
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import FoldedWeights, Kernel, Step, TrainPlan, require_setting
+from auditkit.training.sliced_step import Part, SlicedStep, Sums
 
 THRESHOLD, LOG_THRESHOLD = "threshold", "log_threshold"
 
@@ -124,7 +125,7 @@ class JumpReLU:
         )
 
 
-class JumpReLUStep(ObjectiveStep):
+class JumpReLUStep(SlicedStep):
     """Active pairs, and those about the threshold."""
 
     def __init__(self, plan: TrainPlan, settings: JumpReLU) -> None:
@@ -132,37 +133,49 @@ class JumpReLUStep(ObjectiveStep):
         self._settings = settings
         self._bandwidth = settings.bandwidth * math.sqrt(plan.d_in)
 
-    def descend(self, state: TrainState, batch: Batch) -> Descent:
-        """Gradients, and pseudo-gradients for the thresholds."""
-        p, half = state.parameters, 0.5 * self._bandwidth
-        theta = self._settings.threshold(p)
-        pairs = pairs_where(batch.pre_acts, batch.pre_acts > theta - half)
-        of = pairs.take(theta)
-        near = (pairs.values - of).abs_() < half
-        z = pairs.values.mul_(pairs.values > of)
-        active = int(torch.count_nonzero(z))
-        warm = self.plan.sparsity_weight(state.step)
-        loss, slope = self._settings.sparsity(active / len(batch))
-        error = batch.wanted - pairs.decode(z, p.W_dec)
+    def chosen(
+        self, state: TrainState, pre_acts: Float[Tensor, "token d_sae"]
+    ) -> Bool[Tensor, "token d_sae"]:
+        """Values above the threshold, and as far below it as the kernel reaches."""
+        return pre_acts > self._settings.threshold(state.parameters) - 0.5 * self._bandwidth
+
+    def add(self, state: TrainState, batch: Batch, part: Part, sums: Sums) -> None:
+        """Gradients of the error; for the thresholds Σ K and Σ K · ∂L/∂z, because the penalty's
+        slope is known only once all tokens are counted."""
+        p, pairs = state.parameters, part.pairs
+        v, of = pairs.values, pairs.take(self._settings.threshold(p))
+        above = torch.sub(v, of, out=sums.spare("near", v))
+        z = clear_unless_positive(v, above)
+        near = self._kernel(above)
+        error = part.wanted - pairs.decode(z, p.W_dec)
         x_hat = batch.gradient(error)
-        pull = pairs.pull(x_hat, p.W_dec)
-        jump = (pull * of).add_(warm * slope / len(batch)).mul_(near)
-        by_theta = pairs.sum_weights(jump).div_(-self._bandwidth)
-        pull.mul_(z > 0)
-        b_enc = pairs.sum_weights(pull)
-        chain = theta if self._settings.log_threshold else torch.ones_like(theta)
-        return Descent(
-            W_enc_rows=pairs.sum_rows(pull, batch.centred),
-            W_dec=pairs.sum_rows(z, x_hat),
-            b_enc=b_enc,
-            own={self._settings.parameter: by_theta.mul_(chain)},
-            encoder_bias=b_enc,
-            x_hat=x_hat,
-            error=error,
-            fired=pairs.sum_weights(z) > 0,
-            active=active,
-            penalty=warm * loss,
-        )
+        pull = pairs.pull(x_hat, p.W_dec, memory=sums.spare("pull", v))
+        sums.error[part.tokens] = error
+        sums.active += int(torch.count_nonzero(z))
+        sums.add_weights("near", pairs, near)
+        sums.add_weights("near_pull", pairs, near.mul_(pull))
+        sums.add_weights("z", pairs, z)
+        clear_unless_positive(pull, z)
+        sums.add_weights("b_enc", pairs, pull)
+        sums.add_rows("W_enc_rows", pairs, pull, part.centred)
+        sums.add_rows("W_dec", pairs, z, x_hat)
+
+    def _kernel(self, u: Tensor) -> Tensor:
+        """1 where |u| is below half the bandwidth, else 0, in place of u."""
+        half = u.new_tensor(0.5 * self._bandwidth)
+        torch.sub(half, u.abs_(), out=u)
+        return u.sign_().clamp_(min=0.0)
+
+    def conclude(self, state: TrainState, batch: Batch, sums: Sums) -> Descent:
+        """Gradients, and pseudo-gradients for the thresholds."""
+        theta = self._settings.threshold(state.parameters)
+        warm = self.plan.sparsity_weight(state.step)
+        loss, slope = self._settings.sparsity(sums.active / len(batch))
+        jump = sums["near_pull"] * theta + sums["near"] * (warm * slope / len(batch))
+        by_theta = jump.div_(-self._bandwidth)
+        if self._settings.log_threshold:
+            by_theta.mul_(theta)
+        return sums.descent(batch, own={self._settings.parameter: by_theta}, penalty=warm * loss)
 
     def settle(self, state: TrainState, batch: Batch, descent: Descent) -> None:
         """A threshold below zero would let negative values pass."""

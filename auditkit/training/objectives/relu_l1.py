@@ -13,15 +13,16 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from auditkit.saes import ArchitectureName
-from auditkit.training.objective_step import Batch, Descent, ObjectiveStep, require_torch
-from auditkit.training.pairs import pairs_where
+from auditkit.training.objective_step import Batch, Descent, require_torch
+from auditkit.training.pairs import clear_unless_positive
 from auditkit.training.parameters import SaeParameters, StepReport, TrainState
 from auditkit.training.plan import FoldedWeights, Kernel, Step, TrainPlan, require_setting
 from auditkit.training.resampling import resample
+from auditkit.training.sliced_step import Part, SlicedStep, Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,36 +81,43 @@ class ReluL1:
         )
 
 
-class ReluL1Step(ObjectiveStep):
+class ReluL1Step(SlicedStep):
     """ReLU, L1, and resampling."""
 
     def __init__(self, plan: TrainPlan, settings: ReluL1) -> None:
         super().__init__(plan)
         self._settings = settings
 
-    def descend(self, state: TrainState, batch: Batch) -> Descent:
+    def chosen(
+        self, state: TrainState, pre_acts: Float[Tensor, "token d_sae"]
+    ) -> Bool[Tensor, "token d_sae"]:
+        """Positive values."""
+        del state
+        return pre_acts > 0
+
+    def add(self, state: TrainState, batch: Batch, part: Part, sums: Sums) -> None:
         """Gradients of FVU and L1."""
-        p = state.parameters
-        weight = self._settings.l1 * self.plan.sparsity_weight(state.step)
-        weight /= len(batch) * math.sqrt(self.plan.width_out)
-        pairs = pairs_where(batch.pre_acts, batch.pre_acts > 0)
+        p, pairs = state.parameters, part.pairs
         z = pairs.values.relu_()
-        error = batch.wanted - pairs.decode(z, p.W_dec)
+        error = part.wanted - pairs.decode(z, p.W_dec)
         x_hat = batch.gradient(error)
-        pull = pairs.pull(x_hat, p.W_dec).add_(weight).mul_(z > 0)
-        b_enc = pairs.sum_weights(pull)
-        return Descent(
-            W_enc_rows=pairs.sum_rows(pull, batch.centred),
-            W_dec=pairs.sum_rows(z, x_hat),
-            b_enc=b_enc,
-            own={},
-            encoder_bias=b_enc,
-            x_hat=x_hat,
-            error=error,
-            fired=pairs.sum_weights(z) > 0,
-            active=int(torch.count_nonzero(z)),
-            penalty=weight * float(z.sum(dtype=torch.float64)),
-        )
+        pull = pairs.pull(x_hat, p.W_dec, memory=sums.spare("pull", z))
+        clear_unless_positive(pull.add_(self._weight(state, batch)), z)
+        sums.error[part.tokens] = error
+        sums.active += int(torch.count_nonzero(z))
+        sums.add_weights("z", pairs, z)
+        sums.add_weights("b_enc", pairs, pull)
+        sums.add_rows("W_enc_rows", pairs, pull, part.centred)
+        sums.add_rows("W_dec", pairs, z, x_hat)
+
+    def conclude(self, state: TrainState, batch: Batch, sums: Sums) -> Descent:
+        """The sums are the gradients."""
+        l1 = float(sums["z"].sum(dtype=torch.float64))
+        return sums.descent(batch, own={}, penalty=self._weight(state, batch) * l1)
+
+    def _weight(self, state: TrainState, batch: Batch) -> float:
+        weight = self._settings.l1 * self.plan.sparsity_weight(state.step)
+        return weight / (len(batch) * math.sqrt(self.plan.width_out))
 
     def settle(self, state: TrainState, batch: Batch, descent: Descent) -> None:
         """Draw dead latents anew where this step is one to do it after."""

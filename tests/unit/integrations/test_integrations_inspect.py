@@ -195,9 +195,11 @@ def test_the_provider_is_found_by_name_with_files(tmp_path: Path) -> None:
 
 
 def test_a_rule_can_end_a_reply_and_the_log_says_so(tmp_path: Path) -> None:
-    always = lock(MODEL, SAE, rule("reply", "any(s > 0)", *range(64), roles=(Role.ASSISTANT,)))
+    asked = rule("asked", "any(s > 0)", *range(64), severity=Severity.MEDIUM)
+    reply = rule("reply", "any(s > 0)", *range(64), roles=(Role.ASSISTANT,))
     dataset = suite_dataset(load_suite("builtin/harmful-requests"), limit=2)
     task = Task(dataset=dataset, solver=generate(), scorer=watched_rules())
+    always = lock(MODEL, SAE, asked, reply)
     log = run(task, tmp_path, watched_model(MODEL, [(SAE, always)], stop=True))
     for sample in log.samples or []:
         assert sample.output.stop_reason == "content_filter"

@@ -11,7 +11,7 @@ from monitored import generated, inputs, live, offline, prompts, rendered
 from transformers import DynamicCache, TextStreamer, pipeline
 
 from auditkit.core.hook_point import HookPoint, Site
-from auditkit.core.prompts import Role
+from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.tokens import TokenizedPrompt
 from auditkit.core.verdicts import Truth
 from auditkit.monitor import Monitor, Roles, RowResult
@@ -151,27 +151,58 @@ def test_masks_of_high_norm_are_the_recordings() -> None:
     assert live(request.results()) == offline(MODEL, SAE, opened, whole, reference_norm=median)
 
 
-def relu_sae(site: Site, layer: int) -> SparseAutoencoder:
+def untopped_sae(
+    site: Site, layer: int, architecture: ArchitectureName = ArchitectureName.STANDARD
+) -> SparseAutoencoder:
+    """An SAE of 48 latents whose encoder chooses each by itself."""
     generator = torch.Generator().manual_seed(layer)
     W_dec = torch.nn.functional.normalize(torch.randn(48, 32, generator=generator), dim=1)
     config = SaeConfig(
-        name=f"relu-{site.value}-{layer}",
-        architecture=ArchitectureName.STANDARD,
+        name=f"{architecture.value}-{site.value}-{layer}",
+        architecture=architecture,
         d_in=32,
         d_sae=48,
         hook_point=HookPoint(layer=layer, site=site),
     )
-    tensors = {
-        "W_enc": W_dec.T.contiguous(),
-        "W_dec": W_dec,
-        "b_enc": torch.full((48,), -0.5),
-        "b_dec": torch.zeros(32),
-    }
-    return SparseAutoencoder(config, tensors)
+    low = torch.full((48,), -0.5)
+    own = {
+        ArchitectureName.STANDARD: {"b_enc": low},
+        ArchitectureName.JUMPRELU: {"b_enc": low, "threshold": torch.full((48,), 0.3)},
+        ArchitectureName.GATED: {
+            "b_gate": low,
+            "b_mag": torch.full((48,), 0.1),
+            "r_mag": torch.linspace(-0.5, 0.5, 48),
+        },
+    }[architecture]
+    shared = {"W_enc": W_dec.T.contiguous(), "W_dec": W_dec, "b_dec": torch.zeros(32)}
+    return SparseAutoencoder(config, shared | own)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [ArchitectureName.STANDARD, ArchitectureName.GATED, ArchitectureName.JUMPRELU],
+)
+def test_verdicts_through_every_encoder_equal_record_and_evaluate(
+    architecture: ArchitectureName,
+) -> None:
+    sae = untopped_sae(Site.RESID_POST, 1, architecture)
+    rules = (
+        rule("peak", "max(s) >= 0.8", 3, 17, 40),
+        rule("mean", "mean(s) >= 0.1", *range(20)),
+        rule("often", "count(s > 0.2) >= 2", *range(0, 48, 3)),
+        rule("signed", "sum(s) < 0.1", 2, 8, 12, 45, weights=(1.0, -0.5, 2.0, -1.0)),
+    )
+    opened = lock(MODEL, sae, *rules)
+    asked = rendered(MODEL, prompts(16, seed=13))
+    with Monitor(MODEL, [(sae, opened)]).request(prompts=asked) as request:
+        MODEL.network.generate(**inputs(MODEL, asked), **GREEDY)
+    found = live(request.results())
+    assert found == offline(MODEL, sae, opened, generated(MODEL, asked, request.results()))
+    assert {truth for truth, _, _ in found.values()} == {"true", "false"}
 
 
 def test_several_saes_and_hook_points_are_watched_in_one_pass() -> None:
-    saes = [SAE, relu_sae(Site.MLP_OUT, 0), relu_sae(Site.RESID_MID, 2)]
+    saes = [SAE, untopped_sae(Site.MLP_OUT, 0), untopped_sae(Site.RESID_MID, 2)]
     rules = (rule("peak", "max(s) >= 0.8", 3, 17, 40), rule("mean", "mean(s) >= 0.1", *range(20)))
     locks = [lock(MODEL, sae, *rules) for sae in saes]
     asked = rendered(MODEL, prompts(8, seed=4))
@@ -199,15 +230,29 @@ def test_a_pipeline_is_watched() -> None:
     assert result.verdicts
 
 
+def test_a_pipelines_verdicts_on_a_chat_equal_record_and_evaluate() -> None:
+    generate = pipeline("text-generation", model=MODEL.network, tokenizer=MODEL.tokenizer)
+    message = Message(role=Role.USER, content="the cat and the dog")
+    asked = MODEL.render(Prompt(id="chat", messages=(message,)), generation_prompt=True)
+    chat = [{"role": message.role.value, "content": message.content}]
+    with Monitor(MODEL, [(SAE, LOCK)]).request(prompts=[asked]) as request:
+        generate(chat, max_new_tokens=5, do_sample=False)
+    assert request.result().roles is Roles.GIVEN
+    whole = generated(MODEL, [asked], request.results())
+    assert live(request.results()) == offline(MODEL, SAE, LOCK, whole)
+
+
 def test_a_streamer_is_given_the_same_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     (asked,) = rendered(MODEL, prompts(1, seed=6))
     streamer = TextStreamer(MODEL.tokenizer)
     ids = torch.tensor([asked.ids])
     MODEL.network.generate(ids, streamer=streamer, **GREEDY)
     bare = capsys.readouterr().out
-    with Monitor(MODEL, [(SAE, LOCK)]):
+    with Monitor(MODEL, [(SAE, LOCK)]).request(prompts=[asked]) as request:
         MODEL.network.generate(ids, streamer=streamer, **GREEDY)
     assert capsys.readouterr().out == bare
+    whole = generated(MODEL, [asked], request.results())
+    assert live(request.results()) == offline(MODEL, SAE, LOCK, whole)
 
 
 def test_a_prompt_given_as_embeddings_is_watched() -> None:

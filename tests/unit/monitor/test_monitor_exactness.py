@@ -15,6 +15,7 @@ from auditkit.core.hook_point import HookPoint, Site
 from auditkit.models import LanguageModel
 from auditkit.monitor import Call, Monitor, Record
 from auditkit.saes import ArchitectureName, SaeConfig, SparseAutoencoder
+from tests.tiny import word_tokenizer
 from tests.watched import lock, various_rules
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -138,3 +139,64 @@ def test_a_reply_reads_the_same_under_several_monitors() -> None:
 
     assert told(outer) == told(inner)
     assert len(outer.requests) == len(inner.requests) == 1
+
+
+Ways = dict[str, dict[str, Any]]
+CACHED: Ways = {
+    "static cache": {"do_sample": False, "cache_implementation": "static"},
+    "beams": {"do_sample": False, "num_beams": 3},
+    "chunked prefill": {"do_sample": False, "prefill_chunk_size": 4},
+}
+"""Ways in which families differ: their caches do."""
+OTHERS: Ways = {
+    "sampling": {"do_sample": True, "temperature": 1.3},
+    "no cache": {"do_sample": False, "use_cache": False},
+    "prompt lookup": {"do_sample": False, "prompt_lookup_num_tokens": 3},
+    "assisted": {"do_sample": False},
+}
+KINDS = [pytest.param(family, torch.float32, CACHED, id=family) for family in CONFIGS]
+KINDS += [
+    pytest.param("llama", torch.float32, OTHERS, id="llama, other ways"),
+    pytest.param("gpt2", torch.float32, OTHERS, id="gpt2, other ways"),
+    pytest.param("llama", torch.bfloat16, OTHERS, id="llama, bfloat16"),
+    pytest.param("gemma3_text", torch.bfloat16, CACHED, id="gemma3_text, bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("family", "dtype", "ways"), KINDS)
+def test_every_logit_and_score_is_unchanged_in_every_way_to_generate(
+    family: str, dtype: torch.dtype, ways: Ways
+) -> None:
+    network, tokenizer = family_model(family).network.to(dtype), word_tokenizer()
+    model = LanguageModel.wrap(network, tokenizer, name=family)
+    saes = [an_sae(point) for point in sites_of(model)]
+    watches = [(sae, lock(model, sae, *various_rules())) for sae in saes]
+    for way, options in ways.items():
+        asked = [random_prompt(11), random_prompt(7, seed=1)]
+        if way in ("prompt lookup", "assisted"):  # transformers takes one prompt at a time there
+            asked = asked[:1]
+        batch = model.pad(asked, side="left")
+        given: dict[str, Any] = {
+            "input_ids": batch.ids,
+            "attention_mask": batch.attention.long(),
+            "max_new_tokens": 5,
+            "eos_token_id": None,
+            "output_logits": True,
+            "output_scores": True,
+            "return_dict_in_generate": True,
+            **options,
+        }
+        if way == "assisted":
+            given["assistant_model"] = family_model(family).network.to(dtype)
+        torch.manual_seed(0)
+        bare = network.generate(**given)
+        torch.manual_seed(0)
+        with Monitor(model, watches, actions=[Record()]) as monitor:
+            watched = network.generate(**given)
+        assert torch.equal(watched.sequences, bare.sequences), way
+        for found, expected in ((watched.logits, bare.logits), (watched.scores, bare.scores)):
+            assert len(found) == len(expected) > 0
+            assert all(map(torch.equal, found, expected)), way
+        for result in monitor.results():
+            assert result.errors == ()
+            assert result.tokens == result.prompt_tokens + len(result.ids), way

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import json
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,7 @@ from auditkit.pipeline.comparisons import (
 from auditkit.pipeline.scoring.score import score_from
 from auditkit.pipeline.train import plan_training, train_from
 from auditkit.saes import load_sae
-from tests.tiny import WORDS, tiny_model
+from tests.tiny_folder import write_model_and_gzipped_text
 
 TRAIN = """\
 format: auditkit-train/1
@@ -75,22 +72,10 @@ class Scored:
     after: tuple[NamedMeasure, ...]
 
 
-def write_text(path: Path) -> None:
-    """Some 4,000 words in short documents."""
-    draw = random.Random(0)
-    with gzip.open(path, "wt", encoding="utf-8") as lines:
-        for number in range(80):
-            text = " ".join(draw.choices(WORDS, k=50))
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
-
-
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     folder = tmp_path_factory.mktemp("compared")
-    model = tiny_model()
-    model.network.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    write_text(folder / "words.jsonl.gz")
+    write_model_and_gzipped_text(folder, documents=80)
     file = folder / "train.yaml"
     file.write_text(TRAIN + COMPARISONS)
     train_from(file, progress=Silent())

@@ -35,7 +35,8 @@ from auditkit.pipeline.workbench import Workbench
 from auditkit.quality.lookups.comparison import BEST, SHUFFLED
 from auditkit.quality.lookups.ngram_text import NO_TOKEN, NgramText
 from auditkit.store import MASKED_IN_STATS
-from tests.tiny import WORDS, tiny_model
+from tests.tiny import tiny_model
+from tests.tiny_folder import write_model_and_text
 
 TRAIN = """\
 format: auditkit-train/1
@@ -55,15 +56,7 @@ output: sae
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A train.yaml with its model, text and trained SAE in one folder."""
     folder = tmp_path_factory.mktemp("failure-modes")
-    model = tiny_model()
-    model.network.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    generator = torch.Generator().manual_seed(0)
-    with (folder / "words.jsonl").open("w", encoding="utf-8") as lines:
-        for number in range(800):
-            drawn = torch.randint(0, 40, (60,), generator=generator).tolist()
-            text = " ".join(WORDS[i] for i in drawn)
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    write_model_and_text(folder, documents=800, words=60)
     file = folder / "train.yaml"
     file.write_text(TRAIN, encoding="utf-8")
     train_from(file, progress=Silent())

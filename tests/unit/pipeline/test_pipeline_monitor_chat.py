@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,13 +13,16 @@ from rich.console import Console
 from auditkit.cli.chat import PlainFace, TerminalFace, run_chat
 from auditkit.cli.chat_view import gauge_table, plain_lines, talk_rows, turn_view
 from auditkit.core.errors import ExitCode, InvalidInput
-from auditkit.core.locks import LockedRule
+from auditkit.core.locks import LockedRule, Severity
 from auditkit.core.measured import Measured
 from auditkit.core.prompts import Role
 from auditkit.core.verdicts import Reason, Truth
+from auditkit.monitor import OnFail
+from auditkit.monitor.watched import WatchedLock
 from auditkit.pipeline.monitor import chat_outcome
 from auditkit.pipeline.monitor_chat import ChatSession, Turn
 from auditkit.pipeline.monitor_gauges import Heat, RuleGauge, strongest
+from auditkit.pipeline.monitor_policy import ReplyPolicy
 from tests.tiny import tiny_model
 from tests.tiny_sae import tiny_sae
 from tests.watched import lock, rule, various_rules
@@ -28,9 +32,9 @@ EVERY = range(64)
 HOSTILE = "tell me \x1b]0;owned\x07 \x1b[2J \x9b31m a \u202estory"
 
 
-def session(*rules: LockedRule, stop: bool = False, length: int = 6) -> ChatSession:
+def session(*rules: LockedRule, length: int = 6, **policy: Any) -> ChatSession:
     bound = lock(MODEL, SAE, *(rules or various_rules()))
-    return ChatSession(MODEL, [(SAE, bound)], max_new_tokens=length, stop=stop)
+    return ChatSession(MODEL, [(SAE, bound)], max_new_tokens=length, policy=ReplyPolicy(**policy))
 
 
 def drawn(turn: Turn, width: int = 100) -> str:
@@ -106,6 +110,57 @@ def test_a_rule_that_stops_a_reply_is_named() -> None:
     turn = talk.say("tell me a story")
     assert "reply" in turn.stop_reason
     assert turn.fired == {"reply"}
+
+
+def test_a_rule_below_the_severity_that_acts_is_told_and_ends_nothing() -> None:
+    said = {}
+    for act_on in (Severity.HIGH, Severity.LOW):
+        mild = rule("mild", "any(s > 0)", *EVERY, roles=(Role.ASSISTANT,), severity=Severity.LOW)
+        turn = session(mild, stop=True, act_on=act_on).say("tell me a story")
+        assert turn.fired == {"mild"}
+        said[act_on] = turn.stop_reason
+    assert said[Severity.HIGH] == "cut at 6 tokens"
+    assert said[Severity.LOW].startswith("rule mild fired at token")
+
+
+def test_an_undecided_rule_takes_the_reply_back_only_where_the_user_says_closed() -> None:
+    lost = rule("lost", "max(s) >= 1", unresolved="no latents")
+    known = rule("known", "max(s) >= 1e6", *EVERY)
+    for on_unknown in OnFail:
+        talk = session(lost, known, stop=True, on_unknown=on_unknown)
+        turn = talk.say("tell me a story")
+        closed = on_unknown is OnFail.CLOSED
+        assert turn.withheld is closed
+        assert bool(turn.reply) is not closed
+        assert len(talk.messages) == (0 if closed else 2)
+        assert (plain_lines(turn)[0] == "model: (the reply was taken back)") is closed
+        assert ("the reply was taken back" in plainly_drawn(turn)) is closed
+        told = "rule lost is undecided: unresolved selector" if closed else "cut at 6 tokens"
+        assert turn.stop_reason == told
+        outcome = ExitCode.FINDINGS if closed else ExitCode.CLEAN
+        assert chat_outcome(talk.turns, "critical") is outcome
+        assert chat_outcome(talk.turns, "never") is ExitCode.CLEAN
+
+
+def test_a_failing_monitor_takes_the_reply_back_only_where_the_user_says_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(WatchedLock, "encode", broken)
+    for on_error in OnFail:
+        turn = session(stop=True, on_error=on_error).say("tell me a story")
+        assert turn.withheld is (on_error is OnFail.CLOSED)
+        assert turn.result is not None
+        assert any("planted" in error for error in turn.result.errors)
+
+
+def test_a_closed_policy_without_an_action_is_refused() -> None:
+    for closed in ({"on_unknown": OnFail.CLOSED}, {"on_error": OnFail.CLOSED}):
+        with pytest.raises(InvalidInput, match="is to watch only"):
+            ReplyPolicy(**closed)
+        assert ReplyPolicy(stop=True, **closed).actions
 
 
 def test_what_ended_a_reply_is_told_apart() -> None:

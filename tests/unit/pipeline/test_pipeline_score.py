@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from auditkit.pipeline.summaries import card_measures
 from auditkit.pipeline.train import train_from
 from auditkit.report.score_document import EVERY_GROUP, Beside, ScoreDocument
 from auditkit.saes import load_sae, write_sae
-from tests.tiny import WORDS, tiny_model
+from tests.tiny_folder import write_model_and_gzipped_text
 
 TRAIN = """\
 format: auditkit-train/1
@@ -88,14 +86,6 @@ def few_tasks() -> tuple[LabelledTask, ...]:
     return tuple(few)
 
 
-def write_text(path: Path) -> None:
-    draw = random.Random(0)
-    with gzip.open(path, "wt", encoding="utf-8") as lines:
-        for number in range(400):
-            text = " ".join(draw.choices(WORDS, k=60))
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
-
-
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -114,10 +104,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def whole(apart: None, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("scored")
-    model = tiny_model()
-    model.network.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    write_text(folder / "words.jsonl.gz")
+    write_model_and_gzipped_text(folder, documents=400, words=60)
     file = folder / "train.yaml"
     file.write_text(TRAIN)
     train_from(file, progress=Silent())

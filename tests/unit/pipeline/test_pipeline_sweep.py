@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import random
@@ -39,6 +38,7 @@ from auditkit.quality import (
 )
 from auditkit.saes import SparseAutoencoder, load_sae
 from tests.tiny import WORDS, tiny_model
+from tests.tiny_folder import write_model_and_gzipped_text
 
 TRAIN = """\
 format: auditkit-train/1
@@ -86,14 +86,7 @@ class Counted(Silent):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
-    model = tiny_model()
-    model.network.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    draw = random.Random(0)
-    with gzip.open(folder / "words.jsonl.gz", "wt", encoding="utf-8") as lines:
-        for number in range(120):
-            text = " ".join(draw.choices(WORDS, k=50))
-            lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    write_model_and_gzipped_text(folder, documents=120)
     (folder / "train.yaml").write_text(TRAIN + SWEEP)
     return folder / "train.yaml"
 

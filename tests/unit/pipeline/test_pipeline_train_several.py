@@ -126,8 +126,37 @@ def test_a_hook_point_that_is_there_is_not_read_again(
     def fail(*arguments: object) -> None:
         raise AssertionError("the model was run")
 
+    folder = trained[0].parent / "build" / "activations"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    written = [path.read_bytes() for path in files]
     monkeypatch.setattr(LanguageModel, "capture", fail)
-    harvest_together(load_saes(trained[0]), Silent())
+    stores = harvest_together(load_saes(trained[0]), Silent())
+    assert [hook_point.name for hook_point in stores] == [
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_resid_post",
+    ]
+    for hook_point, store in stores.items():
+        assert store.folder == folder / hook_point.name
+        assert len(store) == 4000
+        assert store.d_in == load_sae(str(trained[0].parent / "saes" / "low")).config.d_in
+    assert [path.read_bytes() for path in files] == written
+
+
+def test_a_hook_point_that_is_not_there_is_read(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Read(Exception):
+        """The model was run."""
+
+    def read(*arguments: object) -> None:
+        raise Read("the model was run")
+
+    for name in ("model", "words.jsonl"):
+        (tmp_path / name).symlink_to(trained[0].parent / name)
+    (tmp_path / "train.yaml").write_text(SEVERAL, encoding="utf-8")
+    monkeypatch.setattr(LanguageModel, "capture", read)
+    with pytest.raises(Read, match="the model was run"):
+        harvest_together(load_saes(tmp_path / "train.yaml"), Silent())
 
 
 def test_the_buffer_that_the_file_asks_for_is_in_the_log(trained) -> None:

@@ -104,6 +104,34 @@ def test_a_perfect_first_code_leaves_nothing_to_close(dictionary):
     assert isinstance(found.closed, NotMeasured)
 
 
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_rounding_of_the_first_code_is_not_a_gap_to_close(dictionary, mean: float):
+    z = sparse_amounts(200)
+    x = z @ dictionary + mean
+    g = torch.Generator().manual_seed(5)
+    rounded = x + 2**-23 * x.norm(dim=1, keepdim=True) * torch.randn(x.shape, generator=g) / D**0.5
+    first = Code(name="exact", latents=SparseLatents.from_dense(z), x_hat=rounded)
+    worse = Code(name="worse", latents=SparseLatents.from_dense(z), x_hat=0.9 * x)
+    found = score_codes(x, [first, worse], torch.arange(200) // 10)
+    for score in found:
+        assert isinstance(score.closed, NotMeasured)
+        assert "the first row leaves less than" in score.closed.reason
+        assert isinstance(score.explained_variance, Measured)
+        assert isinstance(score.shared, Measured)
+
+
+def test_a_small_gap_that_is_not_rounding_is_measured(dictionary):
+    z = sparse_amounts(200)
+    x = z @ dictionary
+    codes = [
+        Code(name=str(share), latents=SparseLatents.from_dense(z), x_hat=(1 - share) * x)
+        for share in (1e-3, 5e-4)
+    ]
+    found = score_codes(x, codes, torch.arange(200) // 10)[1].closed
+    assert isinstance(found, Measured)
+    assert found.value == pytest.approx(0.75, abs=1e-3)
+
+
 def test_nothing_to_score_is_refused(dictionary):
     none = Code(name="none", latents=SparseLatents.empty(M), x_hat=torch.zeros(0, D))
     with pytest.raises(InvalidInput, match="0 tokens and 1 codes"):

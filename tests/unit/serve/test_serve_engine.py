@@ -139,9 +139,18 @@ def test_a_rule_on_the_prompt_refuses_before_a_word_is_written(
     assert ended.reply_tokens == 0
 
 
-def test_rules_below_the_severity_that_acts_are_recorded_only() -> None:
-    mild = on_word(SPOKEN[PLACE], Role.ASSISTANT, severity=Severity.LOW)
-    policy = Policy(action=Action.REPLACE, act_on=Severity.MEDIUM)
+@pytest.mark.parametrize(
+    ("severity", "policy"),
+    [
+        (Severity.LOW, Policy(action=Action.REPLACE, act_on=Severity.MEDIUM)),
+        (Severity.MEDIUM, Policy(action=Action.REPLACE)),
+    ],
+    ids=["below what was asked", "below high, where nothing was"],
+)
+def test_rules_below_the_severity_that_acts_are_recorded_only(
+    severity: Severity, policy: Policy
+) -> None:
+    mild = on_word(SPOKEN[PLACE], Role.ASSISTANT, severity=severity)
     text, ended = said(mild, policy)
     assert text == MODEL.decode(REPLY)
     assert ended.conclusion.outcome is Outcome.NONE

@@ -128,7 +128,7 @@ def test_gradients_are_those_of_the_dense_loss(monkeypatch, name, share, width_o
     x, target = batch_for(plan, 0)
     expected, loss, z = dense_gradients(plan, state, x, target)
     step = step_of(plan)
-    descent = step.descend(state, step.encode(state, x, target))
+    descent = step.descend(state, step.prepare(state, x, target))
     for parameter, gradient in descent.gradients(state).named().items():
         assert expected[parameter].abs().max() > 0, parameter
         torch.testing.assert_close(
@@ -187,7 +187,7 @@ def test_jumprelus_encoder_gets_nothing_from_the_penalty_and_its_threshold_does(
     for plan in plans:
         state, step = state_for(plan), step_of(plan)
         x = rows(0, D_IN)
-        found.append(step.descend(state, step.encode(state, x, x)).gradients(state))
+        found.append(step.descend(state, step.prepare(state, x, x)).gradients(state))
     torch.testing.assert_close(found[0].W_enc_rows, found[1].W_enc_rows)
     assert (found[0].own["threshold"] - found[1].own["threshold"]).abs().max() > 0.1
 
@@ -197,8 +197,8 @@ def test_batch_topk_selects_the_same_whatever_it_saw_before():
     state = state_for(plan)
     used, fresh = step_of(plan), step_of(plan)
     loud, x = 40 * rows(7, D_IN), rows(8, D_IN)
-    used.descend(state, used.encode(state, loud, loud))
-    both = [step.descend(state, step.encode(state, x, x)) for step in (used, fresh)]
+    used.descend(state, used.prepare(state, loud, loud))
+    both = [step.descend(state, step.prepare(state, x, x)) for step in (used, fresh)]
     assert both[0].active == both[1].active == 5 * BATCH
     assert torch.equal(both[0].W_dec, both[1].W_dec)
 
