@@ -56,7 +56,8 @@ def monitor(
     terminal a chat reads a message a line and prints plain lines.
 
     With --stop and --fail closed, a reply is taken back where a rule that may end it is undecided,
-    or where the monitor fails; exit code 1, as for a rule that fired.
+    or where the monitor fails. The exit code is then 1, as for a rule that fired, or 4 where every
+    verdict is unknown.
 
     Examples:
 

@@ -57,8 +57,9 @@ class WatchedModelAPI(ModelAPI):
 
     From the command line: `inspect eval task.py --model auditkit/MODEL -M sae=… -M lock=…`; in
     Python, `watched_model(model, watches)`. One reply at a time, in a worker thread; with `stop`,
-    a reply ends where a rule of high severity fires (others are told). `max_tokens`, `temperature` and `seed` of Inspect's
-    configuration are honoured, any other setting that would change what is sampled is refused.
+    a reply ends where a rule of high severity fires, and lesser ones are told. `max_tokens`,
+    `temperature` and `seed` of Inspect's configuration are honoured, any other setting that would
+    change what is sampled is refused.
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import Generate, TaskState, generate, solver
 
 from auditkit.core.errors import InvalidInput, NotSupportedYet
+from auditkit.core.locks import Severity
 from auditkit.core.prompts import Message, Prompt, Role, Suite
 from auditkit.core.verdicts import Truth
 from auditkit.integrations.inspect import suite_dataset, watched_model, watched_rules
