@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--null", type=int, default=0, help="random latents to try")
-    parser.add_argument("--ablated", type=int, default=20, help="of those, ablated in any case")
+    parser.add_argument("--ablated", type=int, default=200, help="of those, ablated in any case")
     parser.add_argument("--sae", type=Path, default=ROOT / "examples/smollm2/sae")
     parser.add_argument("--store", type=Path, default=ROOT / "build/smollm2/audit.duckdb")
     parser.add_argument("--state", type=Path, default=ROOT / "build/confirm-null")

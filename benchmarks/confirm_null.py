@@ -4,7 +4,7 @@ Run by `python benchmarks/confirm.py --null 200`. Every random latent goes throu
 a rule of its own, with the lexica of the library in turn. What makes it affordable, and which way
 each choice leans:
 
-- short: one opening of each of six templates, six prompts to ablate on, no written replies;
+- short: twelve openings, six prompts to ablate on, no written replies;
 - controls are drawn from a pool of live latents that the targets belong to, and norms are snapped
   to powers of 2, so that targets share most of their controls' trials;
 - damage is not measured, so no latent is refused for it: this can only raise the rate of false
@@ -41,34 +41,20 @@ from auditkit.confirm.ablation import cut
 from auditkit.confirm.analysis import TrialTable, sequential_rank_p
 from auditkit.confirm.prepared import editable_tokens
 from auditkit.core.confirmations import Arm, Trial
-from auditkit.core.locks import (
-    ConfirmPlan,
-    Frame,
-    Intervention,
-    LockedLatent,
-    LockedRule,
-    LockedSignal,
-    Pool,
-    Scope,
-    Selector,
-    Severity,
-    Status,
-    Unit,
-)
 from auditkit.core.measured import Measured
 from auditkit.core.prompts import Message, Prompt, Role
 from auditkit.core.statistics import rank_p_value
 from auditkit.models import LanguageModel
+from auditkit.pipeline.latent_rules import NamedLatents, rule_on_latents
 from auditkit.saes import SparseAutoencoder, load_sae
 from auditkit.store import open_store
 from auditkit.suites import Lexicon, library_root, load_lexicon, load_suite
 
 POOL = 400
 SEED = 0
-SEARCHED = 160
 SETTINGS = ConfirmSettings(
-    prompts=6,
-    control_prompts=6,
+    prompts=12,
+    control_prompts=12,
     ablation_prompts=6,
     ablation_tokens=8,
     band_controls=0,
@@ -128,7 +114,7 @@ def null_rate(
         "live latents": world.live,
         "pool": POOL,
         "settings": {f: getattr(SETTINGS, f) for f in SETTINGS.__slots__},
-        **summarise_rows(found, world.targets[:ablated]),
+        **summarise_rows(found, world.targets[:ablated], hits=SETTINGS.futility_hits),
     }
 
 
@@ -150,7 +136,7 @@ def make_world(n: int, model: LanguageModel, sae: SparseAutoencoder, store: Path
     table = LatentTable(
         density=whole.density * inside, mean=whole.mean * inside, q99=whole.q99 * inside
     )
-    texts = [_plain(p) for p in load_suite("builtin/benign-chat").prompts[:SEARCHED]]
+    texts = [_plain(p) for p in load_suite("builtin/benign-chat").prompts]
     return NullWorld(
         model=model,
         sae=sae,
@@ -192,7 +178,7 @@ def _confirm(
         other_lexicons=tuple(x for x in world.lexica if x.name != lexicon.name),
         latents=world.table,
     )
-    rule = _rule(latent, lexicon)
+    rule = rule_on_latents(NamedLatents(parts=((latent, 1.0),)), f"lexicon/{lexicon.name}", q=LEVEL)
     trials: list[Trial] = []
     raw = confirm_rule(
         world.model,
@@ -225,6 +211,7 @@ def _confirm(
             f"{name} p_latents": _latents_alone(table, test.op, dose, 1 if dose else -1),
             f"{name} effect": test.effect.value if isinstance(test.effect, Measured) else None,
             f"{name} controls": test.controls,
+            f"{name} latents": len(_matched(table, test.op, dose)),
         }
     return row
 
@@ -235,53 +222,19 @@ def harmless(raw: RawConfirmation) -> RawConfirmation:
     return replace(raw, damage_kl=none, damage_budget=none)
 
 
+def _matched(table: TrialTable, op: str, dose: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Mean effects of the matched latents, in the order of drawing."""
+    prompts = table.common_prompts(op, dose)
+    return table.controls(op, dose, prompts)[Arm.LATENT].mean(axis=1)
+
+
 def _latents_alone(table: TrialTable, op: str, dose: float, sign: int) -> float:
     """The rank among the matched latents, without any other kind of control."""
-    prompts = table.common_prompts(op, dose)
     own = table.own(Arm.TARGET, op, dose)
-    means = sign * table.controls(op, dose, prompts)[Arm.LATENT].mean(axis=1)
-    effect = sign * float(np.mean([own[p] for p in prompts]))
+    effect = sign * float(np.mean([own[p] for p in table.common_prompts(op, dose)]))
+    means = sign * _matched(table, op, dose)
     stopped = sequential_rank_p(effect, means, SETTINGS.futility_hits)
     return rank_p_value(effect, means) if stopped is None else stopped
-
-
-def _rule(latent: int, lexicon: Lexicon) -> LockedRule:
-    signal = LockedSignal(
-        name="random",
-        selector=Selector.INDEX,
-        pool=Pool.SUM,
-        unit=Unit.RAW,
-        latents=(LockedLatent(latent=latent),),
-    )
-    plan = ConfirmPlan(
-        name="dose",
-        intervene=Intervention(op="steer", signal="random", doses=(0.5, 1.0, 2.0), unit=Unit.FMAX),
-        metric="lexicon_logodds",
-        target=f"lexicon/{lexicon.name}",
-        contrast=f"lexicon/{lexicon.name}",
-        direction="increase",
-        monotonic=True,
-        q=LEVEL,
-    )
-    return LockedRule(
-        id=f"null.latent_{latent}",
-        rev=1,
-        digest="0" * 16,
-        title="a random latent",
-        description="",
-        severity=Severity.INFO,
-        status=Status.TEST,
-        tags=(),
-        false_positives=("Unknown",),
-        frame=Frame.CONVERSATION,
-        scope=Scope(),
-        signals=(signal,),
-        let=(),
-        condition="max(random) >= 0.1",
-        calibration=None,
-        scores=(),
-        confirm=(plan,),
-    )
 
 
 def _where_they_fire(

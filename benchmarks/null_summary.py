@@ -12,6 +12,7 @@ from auditkit.core.confirmations import CausalVerdict
 from auditkit.core.statistics import binomial_upper_bound
 
 LEVEL = 0.05
+MATCHED = " p_latents"
 TESTS = {
     "steering p": "steering, p = max of the two",
     "steering p_sign": "steering, sign flip over prompts alone",
@@ -24,10 +25,12 @@ TESTS = {
 }
 
 
-def summarise_rows(rows: Sequence[dict[str, Any]], ablated: Collection[int]) -> dict[str, Any]:
+def summarise_rows(
+    rows: Sequence[dict[str, Any]], ablated: Collection[int], *, hits: int
+) -> dict[str, Any]:
     """Rate of confirmations with its bound, and Kolmogorov–Smirnov tests of every p-value.
 
-    `ablated` are the latents that were ablated whatever their steering came to: beyond them
+    `hits` is the number of controls at which a test stops early. `ablated` are the latents that were ablated whatever their steering came to: beyond them
     ablation ran only where steering had passed, and those are no sample.
     """
     verdicts = [row["verdict"] for row in rows]
@@ -39,6 +42,12 @@ def summarise_rows(rows: Sequence[dict[str, Any]], ablated: Collection[int]) -> 
         values = np.array([r[key] for r in sample if key in r])
         if len(values):
             uniform[key] = {"what": title, **_uniformity(values)}
+        if len(values) and key.endswith(MATCHED):
+            spread = randomised(sample, key, hits=hits)
+            uniform[f"{key}, randomised"] = {
+                "what": f"{title}, spread over its steps at random",
+                **_uniformity(spread),
+            }
     return {
         "unit": "share of random live latents confirmed",
         "n": len(rows),
@@ -55,6 +64,26 @@ def summarise_rows(rows: Sequence[dict[str, Any]], ablated: Collection[int]) -> 
         "CPU seconds": round(sum(r["cpu_seconds"] for r in rows), 1),
         "latents": list(rows),
     }
+
+
+def randomised(
+    rows: Sequence[dict[str, Any]], key: str, *, hits: int, seed: int = 0
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The p-values `key`, each drawn between itself and the next smaller one that it could be.
+
+    A rank p comes in steps, hits/l after an early end and (1 + g)/(1 + K) without one, so that it
+    is uniform only at the steps themselves; this is uniform throughout, where the null holds.
+    """
+    draw, count = np.random.default_rng(seed), key.replace(MATCHED, " latents")
+    found: list[float] = []
+    for row in rows:
+        if key not in row:
+            continue
+        p, last = row[key], row[count] + 1
+        early = p > hits / last + 1e-12
+        below = hits / (round(hits / p) + 1) if early else p - 1 / last
+        found.append(float(draw.uniform(below, p)))
+    return np.array(found)
 
 
 def null_text(result: dict[str, Any]) -> str:
@@ -94,8 +123,8 @@ How to read it. The sign flip asks whether this direction differs from the *aver
 these prompts. Every direction has an effect of its own, so of a random one that is mostly true in
 one sense or the other, and its p-values heap up at both ends: alone it would confirm random
 latents. The rank among matched latents asks whether the direction stands out among its like: that
-is the null hypothesis here, and that p-value has to be uniform (in steps: a test that stops early
-has p = hits/drawn). The rank among all kinds takes the worst of three z-scores, and p is the larger
+is the null hypothesis here, and that p-value has to be uniform: in steps, for a test that stops
+early has p = hits/drawn, and throughout once it is spread over its step at random. The rank among all kinds takes the worst of three z-scores, and p is the larger
 of sign flip and rank, so both lean to large values by design: not uniform, and on the safe side.
 """
 

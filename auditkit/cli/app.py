@@ -8,6 +8,7 @@ import typer
 
 from auditkit.cli import (
     audit,
+    confirm,
     features,
     labels,
     monitor,
@@ -38,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("audit")(audit.audit)
+app.command("confirm")(confirm.confirm)
 app.command("query")(query.query)
 app.command("record")(record.record)
 app.command("report")(report.report)

@@ -43,16 +43,8 @@ def run_causal_tests(
 ) -> list[Confirmation]:
     """Test every confirmation plan of the lock; trials already in the store are not run again."""
     plans = [(rule, plan) for rule in lock.rules for plan in rule.confirm]
-    settings = _settings(document, [plan for _, plan in plans], seed=seed)
-    table = store.latent_stats(reference)
-    table = table.filter(pc.field("fires") > 0)
-    latents = LatentTable.from_rows(
-        bench.sae.config.d_sae,
-        {
-            name: table.column(name).to_numpy(zero_copy_only=False)
-            for name in ("latent", "density", "mean", "q99")
-        },
-    )
+    settings = causal_settings(document, [plan for _, plan in plans], seed=seed)
+    latents = latent_table(store, reference, bench.sae.config.d_sae)
     pool = ControlPool()
     progress.begin("test causes", len(plans))
     raws: list[RawConfirmation] = []
@@ -77,7 +69,17 @@ def run_causal_tests(
     return finish_verdicts(raws)
 
 
-def _settings(
+def latent_table(store: Store, reference: str, d_sae: int) -> LatentTable:
+    """How every latent fires on the reference's recordings."""
+    table = store.latent_stats(reference)
+    table = table.filter(pc.field("fires") > 0)
+    names = ("latent", "density", "mean", "q99")
+    return LatentTable.from_rows(
+        d_sae, {name: table.column(name).to_numpy(zero_copy_only=False) for name in names}
+    )
+
+
+def causal_settings(
     document: ConfirmDocument, plans: Sequence[ConfirmPlan], *, seed: int
 ) -> ConfirmSettings:
     """With as many controls as a steering and an ablation test of every plan ask for."""
@@ -110,16 +112,35 @@ def _inputs(
     if examples is not None:
         positive = _test_part(suites.get(examples.positive.suite or ""))
         negative = _test_part(suites.get(examples.negative.suite or ""))
+    return causal_inputs(
+        plan, positive=positive, negative=negative, document=document, latents=latents
+    )
+
+
+def causal_inputs(
+    plan: ConfirmPlan,
+    *,
+    positive: tuple[Prompt, ...],
+    negative: tuple[Prompt, ...],
+    document: ConfirmDocument,
+    latents: LatentTable,
+    beside: Sequence[str] = (),
+) -> ConfirmInputs:
+    """Prompts and lexica of one plan; `positive` and `negative` must not have chosen the latents.
+
+    Specificity is measured on the lexica `beside`, without any on all others of the library.
+    """
     lexicon = load_lexicon(plan.target)
     if plan.contrast != plan.target:
         lexicon = replace(lexicon, contrast=load_lexicon(plan.contrast).contrast)
+    unrelated = [load_lexicon(name) for name in beside] or shipped_lexicons()
     return ConfirmInputs(
         neutral=tuple(map(as_plain_text, load_suite(document.openings).prompts)),
         positive=positive,
         negative=negative,
         benign=tuple(map(as_plain_text, load_suite(document.damage).prompts)),
         lexicon=lexicon,
-        other_lexicons=tuple(x for x in shipped_lexicons() if x.name != lexicon.name),
+        other_lexicons=tuple(x for x in unrelated if x.name != lexicon.name),
         latents=latents,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from auditkit.core.errors import InvalidInput, RunFailed
+from auditkit.pipeline.whole_file import write_whole
 from auditkit.report import (
     ReportDocument,
     to_html,
@@ -26,7 +27,7 @@ def write_report(document: ReportDocument, folder: Path) -> Path:
         "findings.sarif": to_sarif(document),
     }
     for name, text in files.items():
-        _write_whole(folder / name, text)
+        write_whole(folder / name, text)
     return folder / "report.html"
 
 
@@ -68,17 +69,4 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise RunFailed(
             f"{folder}: cannot be made: {error}", help="name a folder that can be written"
-        ) from None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it."""
-    half = path.with_name(path.name + ".part")
-    try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot be written: {error}",
-            help="make room or name another output folder; what was recorded is kept",
         ) from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditkit.core.audits import NamedMeasure
 from auditkit.core.confirmations import CausalVerdict, Confirmation, EffectTest
 from auditkit.core.locks import ConfirmPlan, LockedRule, LockedSignal, Status
 from auditkit.core.measured import Measure, Measured
@@ -30,6 +32,14 @@ class Check:
     value: Measure
     unit: str
     reading: str
+
+
+def of_the_sae(
+    card: Sequence[NamedMeasure],
+) -> tuple[list[NamedMeasure], list[NamedMeasure]]:
+    """A card's rows on the SAE itself, and those on dictionaries beside it (`MEASURE: WHOSE`)."""
+    own = [m for m in card if ": " not in m.name]
+    return own, [m for m in card if ": " in m.name]
 
 
 def plan_of(rule: LockedRule, confirmation: Confirmation) -> ConfirmPlan | None:

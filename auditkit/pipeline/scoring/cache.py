@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 import auditkit
 from auditkit.core.cache_folder import cache_root
+from auditkit.core.errors import RunFailed
 from auditkit.core.fingerprint import fingerprint
 from auditkit.pipeline.whole_file import write_whole
 from auditkit.report.score_document import ScorePart
@@ -33,7 +34,7 @@ def keep_part(key: str, part: ScorePart) -> None:
     """Keep a group's measures; where the folder cannot be written they are measured again."""
     try:
         write_whole(_path(key), part.model_dump_json())
-    except OSError:
+    except RunFailed:
         return
 
 
