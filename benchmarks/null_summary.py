@@ -30,8 +30,9 @@ def summarise_rows(
 ) -> dict[str, Any]:
     """Rate of confirmations with its bound, and Kolmogorov–Smirnov tests of every p-value.
 
-    `hits` is the number of controls at which a test stops early. `ablated` are the latents that were ablated whatever their steering came to: beyond them
-    ablation ran only where steering had passed, and those are no sample.
+    `hits` is the number of controls at which a test stops early. `ablated` are the latents that
+    were ablated whatever their steering came to: beyond them ablation ran only where steering had
+    passed, and those are no sample.
     """
     verdicts = [row["verdict"] for row in rows]
     confirmed = verdicts.count(CausalVerdict.CONFIRMED.value)
@@ -124,8 +125,9 @@ these prompts. Every direction has an effect of its own, so of a random one that
 one sense or the other, and its p-values heap up at both ends: alone it would confirm random
 latents. The rank among matched latents asks whether the direction stands out among its like: that
 is the null hypothesis here, and that p-value has to be uniform: in steps, for a test that stops
-early has p = hits/drawn, and throughout once it is spread over its step at random. The rank among all kinds takes the worst of three z-scores, and p is the larger
-of sign flip and rank, so both lean to large values by design: not uniform, and on the safe side.
+early has p = hits/drawn, and throughout once it is spread over its step at random. The rank among
+all kinds takes the worst of three z-scores, and p is the larger of sign flip and rank, so both lean
+to large values by design: not uniform, and on the safe side.
 """
 
 

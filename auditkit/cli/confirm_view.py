@@ -83,10 +83,11 @@ def _tests(c: Confirmation) -> Table:
         table.add_column(name, no_wrap=True)
     for t in tests_of(c):
         at = "" if t.dose is None else f" at {figures.figure(t.dose)}"
+        spread = [figures.figure(x, 2) for x in (t.control_mean, t.control_sd)]
         table.add_row(
             f"{t.op}{at}, {outcome_label(t.metric)}",
             figures.measure(t.effect),
-            f"{figures.figure(t.control_mean, 2)} ± {figures.figure(t.control_sd, 2)}, {t.controls}",
+            f"{spread[0]} ± {spread[1]}, {t.controls}",
             figures.measure(t.difference),
             figures.p_value(t.p),
             figures.p_value(t.q),

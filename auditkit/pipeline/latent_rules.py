@@ -1,4 +1,4 @@
-"""A rule made of latents that somebody names: what a causal test needs when there is no rule yet."""
+"""A rule made of named latents: what a causal test needs where there is no rule yet."""
 
 from __future__ import annotations
 

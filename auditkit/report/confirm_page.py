@@ -1,4 +1,4 @@
-"""Causal tests of latents that somebody named, as an HTML page: verdicts, plots, texts. No script."""
+"""Causal tests of named latents as an HTML page: verdicts, plots, texts. No script."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`auditkit confirm` on planted latents: verdicts, trials that are not run twice, and what it shows."""
+"""`auditkit confirm` on planted latents: verdicts, no trial run twice, and what it shows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -86,7 +86,7 @@ def _write_world(folder: Path, world: Planted) -> Path:
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An audit.yaml with a store of what the planted latents fire on."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("planted")
@@ -98,7 +98,7 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("positive", "negative"):
             suite = load_suite(str(folder / f"{name}.yaml"))
             bench.record(suite, store, bench.plan(max_tokens=64), Silent())
-    yield file
+    return file
 
 
 def _question(audit: Path, latents: str, *, positive: bool = True) -> LatentQuestion:
