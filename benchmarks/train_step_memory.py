@@ -59,7 +59,7 @@ def _status(field_name: str) -> int:
 def main() -> None:
     name, (d_in, d_sae, k, batch) = sys.argv[1], map(int, sys.argv[2:6])
     torch.set_num_threads(int(sys.argv[6]))
-    plan = TrainPlan(d_in=d_in, d_sae=d_sae, objective=TopK(k=k), batch_size=batch, steps=8)
+    plan = TrainPlan(d_in=d_in, d_sae=d_sae, objective=TopK(k=k), batch_size=batch, steps=400)
     print(measure_memory(name, plan))
 
 
